@@ -1,0 +1,210 @@
+//! Every setting: its name, default, unit and meaning, in one table that SHOW, SET, ALTER SYSTEM and the
+//! documentation read.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::{Error, Result, SqlState};
+
+/// Who may change a setting, and when it takes effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// `SET`: this session, at once.
+    Session,
+    /// `ALTER SYSTEM SET`: the whole server, at once, kept across restarts.
+    System,
+    /// Shown only.
+    ReadOnly,
+}
+
+/// What values a setting takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// `on` or `off`.
+    Bool,
+    /// A whole number.
+    Integer,
+    /// A duration: a number with `us`, `ms`, `s`, `min`, `h`, `d`; a bare number is milliseconds.
+    Duration,
+    /// Any text.
+    Text,
+    /// One of a few words.
+    OneOf(&'static [&'static str]),
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its name in SQL.
+    pub name: &'static str,
+    /// Its default, as SHOW prints it.
+    pub default: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Who may change it.
+    pub scope: Scope,
+    /// One sentence for SHOW ALL.
+    pub description: &'static str,
+}
+
+const fn setting(name: &'static str, default: &'static str, kind: Kind, scope: Scope, description: &'static str) -> Setting {
+    Setting { name, default, kind, scope, description }
+}
+
+/// All settings, by name.
+pub const SETTINGS: &[Setting] = &[
+    setting("application_name", "", Kind::Text, Scope::Session, "Name that the client gives itself."),
+    setting("background_ddl", "off", Kind::Bool, Scope::Session, "CREATE MATERIALIZED VIEW returns before the view has caught up."),
+    setting("bytea_output", "hex", Kind::OneOf(&["hex"]), Scope::Session, "Output format of bytea."),
+    setting("checkpoint_interval", "1s", Kind::Duration, Scope::System, "Time between checkpoints."),
+    setting("client_encoding", "UTF8", Kind::OneOf(&["UTF8", "utf8", "UTF-8", "utf-8", "unicode", "UNICODE"]), Scope::Session, "Client's character set."),
+    setting("client_min_messages", "notice", Kind::OneOf(&["debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "notice", "warning", "error"]), Scope::Session, "Least level of messages sent to the client."),
+    setting("consistency", "session", Kind::OneOf(&["session", "relaxed", "durable"]), Scope::Session, "Whether a SELECT waits for the session's own writes, does not wait, or reads only what a completed checkpoint holds."),
+    setting("datestyle", "ISO, MDY", Kind::Text, Scope::Session, "Output format of dates; only ISO."),
+    setting("default_transaction_isolation", "read committed", Kind::OneOf(&["read uncommitted", "read committed", "repeatable read"]), Scope::Session, "Isolation of new transactions."),
+    setting("default_transaction_read_only", "off", Kind::Bool, Scope::Session, "Whether new transactions are read-only."),
+    setting("extra_float_digits", "1", Kind::Integer, Scope::Session, "Accepted for clients; floats are always printed exactly."),
+    setting("idle_in_transaction_session_timeout", "0", Kind::Duration, Scope::Session, "Ends a session that idles in a transaction for longer; 0 = never."),
+    setting("integer_datetimes", "on", Kind::Bool, Scope::ReadOnly, "Timestamps are 64-bit integers."),
+    setting("intervalstyle", "postgres", Kind::OneOf(&["postgres"]), Scope::Session, "Output format of intervals."),
+    setting("lock_timeout", "0", Kind::Duration, Scope::Session, "Longest wait for a row lock; 0 = no limit."),
+    setting("search_path", "\"$user\", public", Kind::Text, Scope::Session, "Schemas searched for unqualified names."),
+    setting("server_encoding", "UTF8", Kind::Text, Scope::ReadOnly, "Server's character set."),
+    setting("server_version", "15.0", Kind::Text, Scope::ReadOnly, "PostgreSQL version whose protocol and dialect are spoken."),
+    setting("server_version_num", "150000", Kind::Integer, Scope::ReadOnly, "The same as a number."),
+    setting("standard_conforming_strings", "on", Kind::OneOf(&["on"]), Scope::Session, "Backslashes in '…' are literal."),
+    setting("statement_timeout", "0", Kind::Duration, Scope::Session, "Longest run of a statement; 0 = no limit."),
+    setting("timezone", "UTC", Kind::OneOf(&["UTC", "utc", "GMT", "Etc/UTC"]), Scope::Session, "Time zone in which timestamptz is shown; only UTC."),
+    setting("transaction_isolation", "read committed", Kind::OneOf(&["read uncommitted", "read committed", "repeatable read"]), Scope::Session, "Isolation of the current transaction."),
+    setting("transaction_rows_max", "10000000", Kind::Integer, Scope::System, "Most rows that one transaction may change."),
+];
+
+/// Finds a setting; names are case-insensitive.
+pub fn find(name: &str) -> Result<&'static Setting> {
+    let lower = name.to_ascii_lowercase();
+    SETTINGS.iter().find(|s| s.name == lower).ok_or_else(|| {
+        Error::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\"")).with_hint("SHOW ALL lists the settings.")
+    })
+}
+
+/// Values of settings: what was set, and the defaults for the rest.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    set: BTreeMap<&'static str, String>,
+}
+
+impl Settings {
+    /// The value as SHOW prints it.
+    pub fn get(&self, name: &str) -> Result<String> {
+        let s = find(name)?;
+        Ok(self.set.get(s.name).cloned().unwrap_or_else(|| s.default.to_string()))
+    }
+
+    /// Checks and sets a value; `None` returns to the default.
+    pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
+        let s = find(name)?;
+        let Some(value) = value else {
+            self.set.remove(s.name);
+            return Ok(());
+        };
+        let invalid = || Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{}\": \"{value}\"", s.name));
+        let value = match s.kind {
+            Kind::Bool => match value.to_ascii_lowercase().as_str() {
+                "on" | "true" | "yes" | "1" | "t" | "y" => "on".to_string(),
+                "off" | "false" | "no" | "0" | "f" | "n" => "off".to_string(),
+                _ => return Err(invalid().with_hint("Use on or off.")),
+            },
+            Kind::Integer => value.trim().parse::<i64>().map_err(|_| invalid().with_hint("Use a whole number."))?.to_string(),
+            Kind::Duration => {
+                parse_duration(value).ok_or_else(|| invalid().with_hint("Use a number with a unit: us, ms, s, min, h, d."))?;
+                value.trim().to_string()
+            }
+            Kind::Text => value.to_string(),
+            Kind::OneOf(words) => match words.iter().find(|w| w.eq_ignore_ascii_case(value)) {
+                Some(w) => (*w).to_string(),
+                None => return Err(invalid().with_hint(format!("Available values: {}.", words.join(", ")))),
+            },
+        };
+        self.set.insert(s.name, value);
+        Ok(())
+    }
+
+    /// A boolean setting.
+    pub fn on(&self, name: &str) -> bool {
+        self.get(name).is_ok_and(|v| v == "on")
+    }
+
+    /// A duration setting; `None` where it is 0 (no limit).
+    pub fn duration(&self, name: &str) -> Option<Duration> {
+        let d = parse_duration(&self.get(name).ok()?)?;
+        (!d.is_zero()).then_some(d)
+    }
+
+    /// A whole-number setting.
+    pub fn integer(&self, name: &str) -> i64 {
+        self.get(name).ok().and_then(|v| v.parse().ok()).unwrap_or(0)
+    }
+
+    /// What was set explicitly, by name.
+    pub fn explicit(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.set.iter().map(|(k, v)| (*k, v.as_str()))
+    }
+}
+
+/// Parses `5s`, `100ms`, `1min`, `250` (milliseconds).
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().ok()?;
+    let seconds = match unit.trim() {
+        "us" => number / 1e6,
+        "" | "ms" => number / 1e3,
+        "s" => number,
+        "min" | "m" => number * 60.0,
+        "h" => number * 3600.0,
+        "d" => number * 86400.0,
+        _ => return None,
+    };
+    (seconds.is_finite() && seconds < 1e9).then(|| Duration::from_secs_f64(seconds))
+}
+
+/// Parses a size such as `512MB`, `4GiB`, `1048576` (bytes).
+pub fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().ok()?;
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" | "k" | "kib" => 1024.0,
+        "mb" | "m" | "mib" => 1024.0 * 1024.0,
+        "gb" | "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    let bytes = number * factor;
+    (bytes.is_finite() && bytes >= 0.0 && bytes < 1e18).then_some(bytes as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes() {
+        assert_eq!(parse_duration("5s"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_duration("250"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("1 parsec"), None);
+        assert_eq!(parse_size("1.5GB"), Some(1_610_612_736));
+    }
+
+    #[test]
+    fn values_are_checked() {
+        let mut s = Settings::default();
+        assert!(s.set("consistency", Some("Relaxed")).is_ok());
+        assert_eq!(s.get("CONSISTENCY").ok().as_deref(), Some("relaxed"));
+        assert!(s.set("consistency", Some("never")).is_err());
+        assert!(s.set("no_such", Some("x")).is_err());
+        assert!(SETTINGS.is_sorted_by_key(|s| s.name));
+    }
+}
