@@ -1,1 +1,28 @@
-//! Placeholder while dependencies build.
+//! Runs stream plans. A map, in the order in which a row meets it:
+//!
+//! - [`Engine`] (`handle.rs`): what sessions call
+//! - `log.rs`: transactions of tables, made durable with group commit
+//! - `source.rs`: readers of sources, decoding ahead on their own threads
+//! - `clock.rs`: makes the barriers: which rows, which transactions, which jobs make up an epoch
+//! - `pipeline.rs`: which jobs are connected and therefore step together
+//! - `dataflow/`: jobs as timely dataflows on worker threads; nothing else names timely
+//! - [`operators`]: the incremental operators, one a file
+//! - `checkpoint.rs`: the committer thread, and what a checkpoint records of the engine
+//! - `messages.rs`: what clock and workers say to each other
+//! - [`job`]: jobs, sources, checkpoints as callers see them
+
+mod checkpoint;
+mod clock;
+mod consolidate;
+mod dataflow;
+mod handle;
+pub mod job;
+mod log;
+mod messages;
+pub mod operators;
+mod pipeline;
+mod source;
+
+pub use consolidate::consolidate;
+pub use handle::{Engine, EngineConfig, state_table_count};
+pub use job::{CheckpointInfo, JobHandle, JobInfo, JobProgress, JobSpec, JobState, OperatorInfo, SourceInfo, SourceSpec};

@@ -1,0 +1,255 @@
+//! Turns operators into timely operators. A stateful operator's input is stashed by epoch, and the operator acts
+//! when the frontier has passed the epoch: that is the aligned barrier, and the operator never sees it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use millpond_common::{Delta, Epoch, Error, Result};
+use timely::container::NoopBuilder;
+use timely::dataflow::channels::pact::{DistributorPact, Pipeline};
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::{InputHandleCore, OutputBuilder};
+use timely::dataflow::operators::{Capability, InputCapability};
+use timely::dataflow::{Scope, Stream};
+use timely::progress::frontier::MutableAntichain;
+use timely::progress::operate::FrontierInterest;
+
+use super::chunk::{Chunk, Route};
+use crate::job::OperatorStats;
+use crate::operators::{EpochContext, Operator, Stateless};
+
+/// Rows in an operator's output chunk at most; larger deltas are cut.
+const CHUNK_ROWS_MAX: usize = 65_536;
+
+pub(super) type ChunkStream<'scope> = Stream<'scope, Epoch, Chunk>;
+
+/// A job's first error on this worker; set once, then its operators do nothing more.
+#[derive(Clone, Default)]
+pub(super) struct Failure(Rc<RefCell<Option<Error>>>);
+
+impl Failure {
+    pub fn get(&self) -> Option<Error> {
+        self.0.borrow().clone()
+    }
+    pub fn set(&self, error: Error) {
+        self.0.borrow_mut().get_or_insert(error);
+    }
+    fn is_set(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+    /// Runs `f` unless the job has failed; an error or a panic fails it.
+    pub fn guard(&self, f: impl FnOnce() -> Result<()>) {
+        if self.is_set() {
+            return;
+        }
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.set(error),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string())).unwrap_or_default();
+                self.set(Error::internal(format!("an operator panicked: {text}")));
+            }
+        }
+    }
+}
+
+/// Reads one port, whatever its pact.
+type Puller = Box<dyn FnMut(&mut dyn FnMut(InputCapability<Epoch>, Delta))>;
+
+fn puller<P>(mut handle: InputHandleCore<Epoch, Chunk, P>) -> Puller
+where
+    P: timely::communication::Pull<timely::dataflow::channels::Message<Epoch, Chunk>> + 'static,
+{
+    Box::new(move |each| handle.for_each(|capability, chunk| each(capability, std::mem::take(chunk).0)))
+}
+
+fn add_port<'scope>(
+    builder: &mut OperatorBuilder<'scope, Epoch>, stream: ChunkStream<'scope>, route: Option<Vec<usize>>, workers: usize,
+) -> Puller {
+    match route {
+        Some(columns) if workers > 1 => puller(builder.new_input(stream, DistributorPact(move |_| Route::Hash(columns)))),
+        _ => puller(builder.new_input(stream, Pipeline)),
+    }
+}
+
+/// The first epoch that is not complete on any port.
+fn complete_before(frontiers: &[MutableAntichain<Epoch>]) -> Epoch {
+    frontiers.iter().map(|f| f.frontier().first().copied().unwrap_or(Epoch::MAX)).min().unwrap_or(Epoch::MAX)
+}
+
+/// Several stateless operators in one: every chunk passes through all of them at once.
+pub(super) fn stateless<'scope>(
+    scope: Scope<'scope, Epoch>, input: ChunkStream<'scope>, mut chain: Vec<Box<dyn Stateless>>, failure: Failure, stats: Arc<OperatorStats>,
+) -> ChunkStream<'scope> {
+    let mut builder = OperatorBuilder::new(stats.name.clone(), scope);
+    let mut port = puller(builder.new_input(input, Pipeline));
+    builder.set_notify_for(0, FrontierInterest::Never);
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
+    builder.build(move |_| {
+        move |_: &[MutableAntichain<Epoch>]| {
+            let mut session = output.activate();
+            port(&mut |capability, delta| {
+                let started = Instant::now();
+                stats.rows_in.fetch_add(delta.len() as u64, Relaxed);
+                let mut deltas = vec![delta];
+                failure.guard(|| {
+                    for operator in &mut chain {
+                        let mut next = Vec::with_capacity(deltas.len());
+                        for delta in deltas.drain(..) {
+                            operator.apply(delta, &mut next)?;
+                        }
+                        deltas = next;
+                    }
+                    Ok(())
+                });
+                if !failure.is_set() {
+                    let mut out = session.session_with_builder(&capability);
+                    for delta in deltas.drain(..).filter(|d| !d.is_empty()) {
+                        stats.rows_out.fetch_add(delta.len() as u64, Relaxed);
+                        out.give_container(&mut Chunk(delta));
+                    }
+                }
+                stats.busy_ns.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
+            });
+        }
+    });
+    stream
+}
+
+/// All inputs' chunks.
+pub(super) fn union<'scope>(scope: Scope<'scope, Epoch>, inputs: Vec<ChunkStream<'scope>>, stats: Arc<OperatorStats>) -> ChunkStream<'scope> {
+    let mut builder = OperatorBuilder::new(stats.name.clone(), scope);
+    let mut ports = inputs.into_iter().map(|s| puller(builder.new_input(s, Pipeline))).collect::<Vec<_>>();
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
+    builder.build(move |_| {
+        move |_: &[MutableAntichain<Epoch>]| {
+            let mut session = output.activate();
+            for port in &mut ports {
+                port(&mut |capability, delta| {
+                    stats.rows_in.fetch_add(delta.len() as u64, Relaxed);
+                    stats.rows_out.fetch_add(delta.len() as u64, Relaxed);
+                    session.session_with_builder(&capability).give_container(&mut Chunk(delta));
+                });
+            }
+        }
+    });
+    stream
+}
+
+/// What a stateful operator needs beside its inputs.
+pub(super) struct StatefulContext {
+    pub failure: Failure,
+    pub stats: Arc<OperatorStats>,
+    pub worker: usize,
+    pub workers: usize,
+    /// The job's first epoch, and whether it starts without state.
+    pub from: Epoch,
+    pub fresh: bool,
+}
+
+/// An operator that acts once per epoch. `routes[port]`: the columns to exchange by, `None` to stay local.
+pub(super) fn stateful<'scope>(
+    scope: Scope<'scope, Epoch>, inputs: Vec<(ChunkStream<'scope>, Option<Vec<usize>>)>, mut operator: Box<dyn Operator>, context: StatefulContext,
+) -> ChunkStream<'scope> {
+    let StatefulContext { failure, stats, worker, workers, from, fresh } = context;
+    let mut builder = OperatorBuilder::new(stats.name.clone(), scope);
+    let count = inputs.len();
+    let mut ports = inputs.into_iter().map(|(s, route)| add_port(&mut builder, s, route, workers)).collect::<Vec<_>>();
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
+    let handles = operator.state().into_iter().map(|(_, h)| h).collect::<Vec<_>>();
+    builder.build(move |mut capabilities| {
+        let mut stash: BTreeMap<Epoch, (Capability<Epoch>, Vec<Vec<Delta>>)> = BTreeMap::new();
+        // A fresh operator acts in its first epoch even without input (one row of a global aggregate).
+        if let Some(capability) = capabilities.pop()
+            && fresh
+        {
+            stash.insert(from, (capability.delayed(&from), vec![Vec::new(); count]));
+        }
+        move |frontiers: &[MutableAntichain<Epoch>]| {
+            for (at, port) in ports.iter_mut().enumerate() {
+                port(&mut |capability, delta| {
+                    let entry = stash.entry(*capability.time()).or_insert_with(|| (capability.retain(0), vec![Vec::new(); count]));
+                    if let Some(deltas) = entry.1.get_mut(at) {
+                        deltas.push(delta);
+                    }
+                });
+            }
+            let complete = complete_before(frontiers);
+            while let Some(entry) = stash.first_entry() {
+                if *entry.key() >= complete {
+                    break;
+                }
+                let (epoch, (capability, inputs)) = entry.remove_entry();
+                let started = Instant::now();
+                stats.rows_in.fetch_add(inputs.iter().flatten().map(|d| d.len() as u64).sum(), Relaxed);
+                let context = EpochContext { epoch, first: fresh && epoch == from, worker, workers };
+                let mut out = Vec::new();
+                failure.guard(|| operator.step(inputs, &context, &mut out));
+                if !failure.is_set() {
+                    let mut session = output.activate();
+                    let mut session = session.session_with_builder(&capability);
+                    for delta in out {
+                        stats.rows_out.fetch_add(delta.len() as u64, Relaxed);
+                        for start in (0..delta.len()).step_by(CHUNK_ROWS_MAX) {
+                            let part = delta.slice(start, CHUNK_ROWS_MAX.min(delta.len() - start));
+                            session.give_container(&mut Chunk(part));
+                        }
+                    }
+                }
+                let (mut rows, mut bytes) = (0, 0);
+                for handle in &handles {
+                    let s = handle.borrow().stats();
+                    rows += s.rows as u64;
+                    bytes += s.bytes as u64;
+                }
+                stats.state_rows.store(rows, Relaxed);
+                stats.state_bytes.store(bytes, Relaxed);
+                stats.busy_ns.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
+            }
+        }
+    });
+    stream
+}
+
+/// A job's end on this worker: its output by epoch, and which epochs are whole.
+#[derive(Clone, Default)]
+pub(super) struct Export {
+    deltas: Rc<RefCell<BTreeMap<Epoch, Vec<Delta>>>>,
+    complete: Rc<Cell<Epoch>>,
+}
+
+impl Export {
+    /// Whether all of the epoch's output is here.
+    pub fn is_complete(&self, epoch: Epoch) -> bool {
+        self.complete.get() > epoch
+    }
+    /// Takes the epoch's output.
+    pub fn take(&self, epoch: Epoch) -> Vec<Delta> {
+        self.deltas.borrow_mut().remove(&epoch).unwrap_or_default()
+    }
+}
+
+/// Collects a job's output.
+pub(super) fn export<'scope>(scope: Scope<'scope, Epoch>, input: ChunkStream<'scope>, name: String) -> Export {
+    let export = Export::default();
+    let Export { deltas, complete } = export.clone();
+    let mut builder = OperatorBuilder::new(name, scope);
+    let mut port = puller(builder.new_input(input, Pipeline));
+    builder.set_notify_for(0, FrontierInterest::Always);
+    builder.build(move |_| {
+        move |frontiers: &[MutableAntichain<Epoch>]| {
+            port(&mut |capability, delta| deltas.borrow_mut().entry(*capability.time()).or_default().push(delta));
+            complete.set(complete_before(frontiers));
+        }
+    });
+    export
+}

@@ -1,0 +1,115 @@
+//! How a relation's rows enter a job: live deltas epoch by epoch, and before them, for a new job, the rows that
+//! the relation already held, a bounded number in each epoch.
+
+use std::sync::Arc;
+
+use millpond_common::{Delta, Epoch, RelationId, Result};
+use millpond_state::{ReadView, Scan, ScanStream};
+use timely::container::NoopBuilder;
+use timely::dataflow::InputHandle;
+
+use super::chunk::Chunk;
+
+/// Rows that a backfilling job reads per scan, worker and epoch at most: they bound how long it holds up others.
+const BACKFILL_ROWS_MAX: usize = 65_536;
+
+pub(super) struct Import {
+    pub relation: RelationId,
+    projection: Vec<usize>,
+    schema: arrow_schema::SchemaRef,
+    handle: Option<InputHandle<Epoch, NoopBuilder<Chunk>>>,
+    backfill: Option<Backfill>,
+}
+
+struct Backfill {
+    rows: ScanStream,
+    done: u64,
+    /// Deltas newer than the rows being read; they follow when all rows are in.
+    held: Vec<Delta>,
+}
+
+impl Import {
+    pub fn new(
+        relation: RelationId, projection: Vec<usize>, schema: arrow_schema::SchemaRef, handle: InputHandle<Epoch, NoopBuilder<Chunk>>,
+    ) -> Self {
+        Import { relation, projection, schema, handle: Some(handle), backfill: None }
+    }
+
+    /// First feeds this worker's part of the rows that `view` holds.
+    pub fn start_backfill(&mut self, view: &ReadView, vnodes: std::ops::Range<usize>) -> Result<()> {
+        let rows = view.scan(self.relation, Scan { projection: Some(self.projection.clone()), vnodes })?;
+        self.backfill = Some(Backfill { rows, done: 0, held: Vec::new() });
+        Ok(())
+    }
+
+    /// Rows read so far, and whether all are in; `None` for a job that never had to.
+    pub fn backfill_progress(&self) -> Option<(u64, bool)> {
+        self.backfill.as_ref().map(|b| (b.done, false))
+    }
+
+    /// Takes a live delta with the given columns of the relation (`None`: all).
+    pub fn push(&mut self, delta: &Delta, columns: Option<&[usize]>) -> Result<()> {
+        let positions = match columns {
+            None => self.projection.clone(),
+            Some(have) => {
+                let find = |c: &usize| have.iter().position(|h| h == c);
+                let missing = || millpond_common::Error::internal("a source chunk lacks a column that its job reads");
+                self.projection.iter().map(find).collect::<Option<Vec<_>>>().ok_or_else(missing)?
+            }
+        };
+        let delta = delta.project(&positions)?.with_schema(Arc::clone(&self.schema))?;
+        match &mut self.backfill {
+            Some(backfill) => backfill.held.push(delta),
+            None => self.send(delta),
+        }
+        Ok(())
+    }
+
+    /// Ends the epoch: feeds the next part of a backfill, then lets the frontier pass. Returns the rows
+    /// that a backfill has read in all when this call ended it.
+    pub fn finish_epoch(&mut self, epoch: Epoch) -> Result<Option<u64>> {
+        let mut ended = None;
+        if let Some(backfill) = &mut self.backfill {
+            let mut part = Vec::new();
+            let mut rows = 0;
+            let mut more = true;
+            while rows < BACKFILL_ROWS_MAX {
+                match backfill.rows.next() {
+                    Some(batch) => {
+                        let batch = batch?;
+                        rows += batch.num_rows();
+                        part.push(Delta::insert(batch));
+                    }
+                    None => {
+                        more = false;
+                        break;
+                    }
+                }
+            }
+            backfill.done += rows as u64;
+            if !more {
+                part.append(&mut backfill.held);
+                ended = Some(backfill.done);
+            }
+            for delta in part {
+                let delta = delta.with_schema(Arc::clone(&self.schema))?;
+                self.send(delta);
+            }
+        }
+        if ended.is_some() {
+            self.backfill = None;
+        }
+        if let Some(handle) = &mut self.handle {
+            handle.advance_to(epoch + 1);
+        }
+        Ok(ended)
+    }
+
+    fn send(&mut self, delta: Delta) {
+        if let Some(handle) = &mut self.handle
+            && !delta.is_empty()
+        {
+            handle.send_batch(&mut Chunk(delta));
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! A job's dataflow on one worker, built from its stream plan.
+
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use millpond_common::ids::{vnode_owner, vnodes_of};
+use millpond_common::{Delta, Epoch, Error, RelationId, Result, StateTableId};
+use millpond_plan::{Operator as PlanOperator, StreamPlan};
+use millpond_state::{FrozenTable, ReadView, Store};
+use timely::container::NoopBuilder;
+use timely::dataflow::operators::Input;
+use timely::dataflow::{InputHandle, Scope};
+use timely::worker::Worker;
+
+use super::adapter::{self, ChunkStream, Export, Failure, StatefulContext};
+use super::chunk::{Chunk, constant_hash};
+use super::import::Import;
+use crate::job::{JobSpec, OperatorStats};
+use crate::operators::{self, Built, StateHandle, Stateless};
+
+/// A job on this worker.
+pub(super) struct LocalJob {
+    pub spec: Arc<JobSpec>,
+    pub from: Epoch,
+    pub imports: Vec<Import>,
+    pub export: Export,
+    pub failure: Failure,
+    /// Whether the failure has been reported.
+    pub failure_told: bool,
+    /// Rows read by backfills that have ended.
+    pub backfilled: u64,
+    /// Whether this job reads the rows that its inputs already held, and has not reported the end of it.
+    pub backfilling: bool,
+    tables: Vec<(StateTableId, StateHandle)>,
+    dataflow: usize,
+}
+
+/// What building needs.
+pub(super) struct Build<'a> {
+    pub worker: &'a mut Worker,
+    pub store: &'a Arc<Store>,
+    pub register: &'a dyn Fn(Arc<OperatorStats>),
+}
+
+impl LocalJob {
+    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, restored: bool, backfill: Option<&ReadView>) -> LocalJob {
+        let (index, workers) = (build.worker.index(), build.worker.peers());
+        let dataflow = build.worker.next_dataflow_index();
+        let failure = Failure::default();
+        let register = build.register;
+        let plan = &spec.plan;
+        let (mut imports, tables, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+            let mut graph = Graph {
+                spec: &spec,
+                plan,
+                scope,
+                failure: failure.clone(),
+                index,
+                workers,
+                from,
+                fresh: !restored,
+                register,
+                imports: Vec::new(),
+                tables: Vec::new(),
+                streams: vec![None; plan.nodes.len()],
+            };
+            // Nodes are built in order, so that state tables are numbered alike on every worker and after a restart.
+            for at in 0..plan.nodes.len() {
+                graph.build(at);
+            }
+            let root = graph.streams.pop().flatten().unwrap_or_else(|| graph.empty());
+            let export = adapter::export(scope, root, format!("export {}", spec.name));
+            (graph.imports, graph.tables, export)
+        });
+        let vnodes = vnodes_of(index, workers);
+        failure.guard(|| {
+            if let Some(view) = backfill {
+                for import in imports.iter_mut().filter(|i| view.spec(i.relation).is_some()) {
+                    import.start_backfill(view, vnodes.clone())?;
+                }
+            }
+            if restored {
+                for (id, handle) in &tables {
+                    build.store.state_load(*id, vnodes.clone(), &mut |key, value| handle.borrow_mut().load(key, value))?;
+                }
+            }
+            Ok(())
+        });
+        LocalJob {
+            spec,
+            from,
+            imports,
+            export,
+            failure,
+            failure_told: false,
+            backfilled: 0,
+            backfilling: backfill.is_some(),
+            tables,
+            dataflow,
+        }
+    }
+
+    pub fn drop_from(self, worker: &mut Worker) {
+        worker.drop_dataflow(self.dataflow);
+    }
+
+    /// What changed in its state since the last call.
+    pub fn freeze(&self, out: &mut Vec<FrozenTable>) {
+        for (table, handle) in &self.tables {
+            let mut entries = Vec::new();
+            handle.borrow_mut().freeze(&mut entries);
+            if !entries.is_empty() {
+                out.push(FrozenTable { table: *table, entries });
+            }
+        }
+    }
+
+    /// Takes live rows of a relation.
+    pub fn push(&mut self, relation: RelationId, delta: &Delta, columns: Option<&[usize]>) {
+        let LocalJob { imports, failure, .. } = self;
+        failure.guard(|| imports.iter_mut().filter(|i| i.relation == relation).try_for_each(|i| i.push(delta, columns)));
+    }
+
+    /// No more rows of this relation in this epoch.
+    pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch) {
+        for import in self.imports.iter_mut().filter(|i| i.relation == relation) {
+            match import.finish_epoch(epoch) {
+                Ok(ended) => self.backfilled += ended.unwrap_or(0),
+                Err(error) => self.failure.set(error),
+            }
+        }
+    }
+
+    /// Rows read by backfills, and whether none is left.
+    pub fn backfill_progress(&self) -> (u64, bool) {
+        let open = self.imports.iter().filter_map(Import::backfill_progress).map(|(rows, _)| rows).collect::<Vec<_>>();
+        (self.backfilled + open.iter().sum::<u64>(), open.is_empty())
+    }
+}
+
+struct Graph<'a, 'scope> {
+    spec: &'a Arc<JobSpec>,
+    plan: &'a StreamPlan,
+    scope: Scope<'scope, Epoch>,
+    failure: Failure,
+    index: usize,
+    workers: usize,
+    from: Epoch,
+    fresh: bool,
+    register: &'a dyn Fn(Arc<OperatorStats>),
+    imports: Vec<Import>,
+    tables: Vec<(StateTableId, StateHandle)>,
+    streams: Vec<Option<ChunkStream<'scope>>>,
+}
+
+impl<'scope> Graph<'_, 'scope> {
+    /// Builds node `at`, unless it is a stateless node that its only reader takes into its own chain.
+    fn build(&mut self, at: usize) {
+        let Some(node) = self.plan.nodes.get(at) else { return };
+        let stream = match operators::build(self.plan, at) {
+            Ok(Built::Scan) => self.scan(at),
+            Ok(Built::Values(delta)) => self.values(delta),
+            Ok(Built::Union) => {
+                let inputs = node.inputs.clone().into_iter().map(|i| self.take(i)).collect();
+                adapter::union(self.scope, inputs, self.stats(at))
+            }
+            Ok(Built::Stateless(operator)) => {
+                if self.is_fused(at) {
+                    return;
+                }
+                self.chain(at, operator)
+            }
+            Ok(Built::Stateful(operator)) => {
+                for (_, handle) in operator.state() {
+                    let id = StateTableId(self.spec.first_state_table + self.tables.len() as u32);
+                    self.tables.push((id, handle));
+                }
+                let inputs = node.inputs.clone().into_iter().enumerate();
+                let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(&node.operator, port))).collect();
+                let context = StatefulContext {
+                    failure: self.failure.clone(),
+                    stats: self.stats(at),
+                    worker: self.index,
+                    workers: self.workers,
+                    from: self.from,
+                    fresh: self.fresh,
+                };
+                adapter::stateful(self.scope, inputs, operator, context)
+            }
+            Err(error) => {
+                self.failure.set(error);
+                self.empty()
+            }
+        };
+        if let Some(slot) = self.streams.get_mut(at) {
+            *slot = Some(stream);
+        }
+    }
+
+    fn readers(&self, at: usize) -> usize {
+        self.plan.nodes.iter().flat_map(|n| &n.inputs).filter(|i| **i == at).count()
+    }
+
+    fn is_stateless(&self, at: usize) -> bool {
+        let operator = self.plan.nodes.get(at).map(|n| &n.operator);
+        matches!(operator, Some(PlanOperator::Filter { .. } | PlanOperator::Project { .. } | PlanOperator::Unnest { .. }))
+    }
+
+    /// Whether the only reader of stateless node `at` is itself stateless.
+    fn is_fused(&self, at: usize) -> bool {
+        let reader = self.plan.nodes.iter().position(|n| n.inputs.contains(&at));
+        self.readers(at) == 1 && reader.is_some_and(|r| self.is_stateless(r))
+    }
+
+    /// Stateless node `at` together with the fused ones below it.
+    fn chain(&mut self, at: usize, operator: Box<dyn Stateless>) -> ChunkStream<'scope> {
+        let mut chain = vec![operator];
+        let mut bottom = at;
+        while let Some(input) = self.plan.nodes.get(bottom).and_then(|n| n.inputs.first().copied()) {
+            bottom = input;
+            if !(self.is_stateless(input) && self.is_fused(input)) {
+                break;
+            }
+            match operators::build(self.plan, input) {
+                Ok(Built::Stateless(operator)) => chain.push(operator),
+                Ok(_) => break,
+                Err(error) => self.failure.set(error),
+            }
+        }
+        chain.reverse();
+        let input = self.take(bottom);
+        adapter::stateless(self.scope, input, chain, self.failure.clone(), self.stats(at))
+    }
+
+    fn scan(&mut self, at: usize) -> ChunkStream<'scope> {
+        let Some(node) = self.plan.nodes.get(at) else { return self.empty() };
+        let PlanOperator::Scan { relation, projection } = &node.operator else { return self.empty() };
+        let (mut handle, stream) = self.scope.new_input_with_builder::<NoopBuilder<Chunk>>();
+        handle.advance_to(self.from);
+        self.imports.push(Import::new(*relation, projection.clone(), SchemaRef::clone(&node.schema), handle));
+        stream
+    }
+
+    /// Constant rows, given once in the life of a job, by the worker that owns them.
+    fn values(&mut self, delta: Delta) -> ChunkStream<'scope> {
+        let (mut handle, stream): (InputHandle<Epoch, NoopBuilder<Chunk>>, _) = self.scope.new_input_with_builder();
+        handle.advance_to(self.from);
+        let owner = vnode_owner(millpond_common::hash::vnode(constant_hash()), self.workers);
+        if self.fresh && owner == self.index && !delta.is_empty() {
+            handle.send_batch(&mut Chunk(delta));
+        }
+        handle.close();
+        stream
+    }
+
+    fn empty(&self) -> ChunkStream<'scope> {
+        let (handle, stream): (InputHandle<Epoch, NoopBuilder<Chunk>>, _) = self.scope.new_input_with_builder();
+        handle.close();
+        stream
+    }
+
+    /// The stream of node `at`, for one more reader.
+    fn take(&mut self, at: usize) -> ChunkStream<'scope> {
+        let several = self.readers(at) > 1;
+        let stream = self.streams.get_mut(at).and_then(|s| if several { s.clone() } else { s.take() });
+        stream.unwrap_or_else(|| {
+            self.failure.set(Error::internal("a stream plan is not in topological order"));
+            self.empty()
+        })
+    }
+
+    fn stats(&self, at: usize) -> Arc<OperatorStats> {
+        let name = self.plan.nodes.get(at).map(|n| self.plan.describe(n)).unwrap_or_default();
+        let stats = OperatorStats::new(self.spec.id, at, name, self.index);
+        (self.register)(Arc::clone(&stats));
+        stats
+    }
+}
+
+/// How many state tables a plan needs.
+pub(crate) fn state_table_count(plan: &StreamPlan) -> Result<u32> {
+    let mut count = 0;
+    for at in 0..plan.nodes.len() {
+        if let Built::Stateful(operator) = operators::build(plan, at)? {
+            count += operator.state().len() as u32;
+        }
+    }
+    Ok(count)
+}

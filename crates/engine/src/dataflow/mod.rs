@@ -1,0 +1,15 @@
+//! The dataflow on timely workers: the only place that names timely.
+//!
+//! - [`worker`]: a worker thread's loop: commands in, reports out
+//! - [`job`]: a job's dataflow, built from its stream plan
+//! - [`adapter`]: how an [`crate::operators::Operator`] becomes a timely operator that acts once per epoch
+//! - [`import`]: how a relation's rows enter a job, with backfill
+//! - [`chunk`]: the container that moves between operators, and its exchange by hash
+
+mod adapter;
+mod chunk;
+mod import;
+mod job;
+mod worker;
+
+pub(crate) use worker::{Workers, spawn};

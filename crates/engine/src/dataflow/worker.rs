@@ -1,0 +1,240 @@
+//! A worker thread: it takes commands from the clock, steps its dataflows, passes views' changes on to the jobs
+//! that read them, and reports finished epochs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use millpond_common::{Epoch, Error, JobId, RelationId, Result};
+use millpond_state::Store;
+use parking_lot::Mutex;
+use timely::WorkerConfig;
+use timely::communication::Config as Communication;
+use timely::worker::Worker;
+
+use super::job::{Build, LocalJob};
+use crate::job::OperatorStats;
+use crate::messages::{Command, EpochCommand, Report};
+
+/// All workers of this process.
+pub(crate) struct Workers {
+    commands: Vec<(Sender<Command>, Thread)>,
+    guards: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Workers {
+    pub fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Sends one command to each worker, in the same order everywhere.
+    pub fn send(&self, mut command: impl FnMut(usize) -> Command) {
+        for (worker, (sender, thread)) in self.commands.iter().enumerate() {
+            // A worker that is gone has reported why; the clock is about to stop.
+            let _ = sender.send(command(worker));
+            thread.unpark();
+        }
+    }
+
+    /// Waits for the workers' end after [`Command::Stop`].
+    pub fn join(&mut self) {
+        if let Some(join) = self.guards.take() {
+            join();
+        }
+    }
+}
+
+type Register = Arc<dyn Fn(Arc<OperatorStats>) + Send + Sync>;
+
+/// Starts the workers.
+pub(crate) fn spawn(
+    workers: usize, store: Arc<Store>, register: Register, report: Arc<dyn Fn(usize, Report) + Send + Sync>,
+) -> Result<Workers> {
+    let (started, threads) = crossbeam_channel::unbounded();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| crossbeam_channel::unbounded::<Command>()).unzip();
+    let receivers = Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>());
+    let config = timely::Config { communication: Communication::Process(workers), worker: WorkerConfig::default() };
+    let guards = timely::execute(config, move |worker| {
+        let index = worker.index();
+        let Some(commands) = receivers.lock().get_mut(index).and_then(Option::take) else { return };
+        let _ = started.send((index, std::thread::current()));
+        let report = Arc::clone(&report);
+        let report = move |r| report(index, r);
+        Loop { store: Arc::clone(&store), register: Arc::clone(&register), report: Box::new(report), jobs: BTreeMap::new(), open: VecDeque::new() }
+            .run(worker, &commands);
+    })
+    .map_err(|e| Error::internal(format!("cannot start the workers: {e}")))?;
+    let mut threads = threads.iter().take(workers).collect::<Vec<_>>();
+    threads.sort_by_key(|(index, _)| *index);
+    let commands = senders.into_iter().zip(threads).map(|(sender, (_, thread))| (sender, thread)).collect();
+    Ok(Workers { commands, guards: Some(Box::new(move || drop(guards.join()))) })
+}
+
+/// An epoch that this worker has not reported yet.
+struct OpenEpoch {
+    command: EpochCommand,
+    /// How many of its active jobs are done here.
+    done: usize,
+}
+
+struct Loop {
+    store: Arc<Store>,
+    register: Register,
+    report: Box<dyn Fn(Report)>,
+    jobs: BTreeMap<JobId, LocalJob>,
+    open: VecDeque<OpenEpoch>,
+}
+
+impl Loop {
+    fn run(&mut self, worker: &mut Worker, commands: &Receiver<Command>) {
+        loop {
+            // A checkpoint's state is frozen before any later command is taken.
+            while !self.freeze_waits() {
+                let command = if worker.has_dataflows() {
+                    commands.try_recv().ok()
+                } else {
+                    match commands.recv() {
+                        Ok(command) => Some(command),
+                        Err(_) => return,
+                    }
+                };
+                match command {
+                    Some(Command::Stop) => {
+                        for (_, job) in std::mem::take(&mut self.jobs) {
+                            job.drop_from(worker);
+                        }
+                        return;
+                    }
+                    Some(command) => self.command(worker, command),
+                    None => break,
+                }
+                self.finish_epochs();
+            }
+            worker.step_or_park(Some(Duration::from_millis(500)));
+            self.finish_epochs();
+        }
+    }
+
+    fn freeze_waits(&self) -> bool {
+        self.open.iter().any(|o| o.command.checkpoint)
+    }
+
+    fn command(&mut self, worker: &mut Worker, command: Command) {
+        match command {
+            Command::CreateJob { spec, from, restored, backfill } => {
+                let register = Arc::clone(&self.register);
+                let mut build = Build { worker, store: &self.store, register: &move |s| register(s) };
+                let job = LocalJob::build(&mut build, Arc::clone(&spec), from, restored, backfill.as_ref());
+                self.jobs.insert(spec.id, job);
+            }
+            Command::DropJob(id) => {
+                if let Some(job) = self.jobs.remove(&id) {
+                    job.drop_from(worker);
+                }
+            }
+            Command::Epoch(command) => self.begin(command),
+            Command::Stop => {}
+        }
+    }
+
+    /// Feeds the epoch's input; inputs that are other active jobs' views stay open until those are done.
+    fn begin(&mut self, mut command: EpochCommand) {
+        for input in std::mem::take(&mut command.inputs) {
+            if let Some(job) = self.jobs.get_mut(&input.job) {
+                job.push(input.relation, &input.delta, input.columns.as_deref().map(Vec::as_slice));
+            }
+        }
+        let produced = self.produced(&command.active);
+        for id in command.active.iter() {
+            let Some(job) = self.jobs.get_mut(id) else { continue };
+            let mut relations = job.imports.iter().map(|i| i.relation).collect::<Vec<_>>();
+            relations.dedup();
+            for relation in relations.into_iter().filter(|r| !produced.contains(r)) {
+                job.finish_input(relation, command.epoch);
+            }
+        }
+        self.open.push_back(OpenEpoch { command, done: 0 });
+    }
+
+    fn produced(&self, active: &[JobId]) -> Vec<RelationId> {
+        active.iter().filter_map(|id| self.jobs.get(id)).map(|j| j.spec.output.id).collect()
+    }
+
+    /// Publishes what is complete, in order of epochs and, within one, of jobs.
+    fn finish_epochs(&mut self) {
+        while let Some(open) = self.open.front_mut() {
+            let epoch = open.command.epoch;
+            let active = Arc::clone(&open.command.active);
+            let mut done = open.done;
+            while let Some(id) = active.get(done) {
+                let complete = self.jobs.get(id).is_none_or(|j| j.export.is_complete(epoch) || j.from > epoch);
+                if !complete {
+                    break;
+                }
+                self.publish(*id, epoch, &active);
+                done += 1;
+            }
+            let Some(open) = self.open.front_mut() else { return };
+            open.done = done;
+            if done < active.len() {
+                // Later epochs may be complete for the first jobs, but each job's epochs are published in order.
+                return;
+            }
+            let checkpoint = open.command.checkpoint;
+            self.open.pop_front();
+            self.report_done(epoch, &active);
+            if checkpoint {
+                self.freeze(epoch);
+            }
+        }
+    }
+
+    fn publish(&mut self, id: JobId, epoch: Epoch, active: &[JobId]) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let relation = job.spec.output.id;
+        let deltas = job.export.take(epoch);
+        for reader in active {
+            if let Some(reader) = self.jobs.get_mut(reader)
+                && reader.imports.iter().any(|i| i.relation == relation)
+            {
+                for delta in &deltas {
+                    reader.push(relation, delta, None);
+                }
+                reader.finish_input(relation, epoch);
+            }
+        }
+        if !deltas.is_empty() {
+            self.store.publish(relation, epoch, deltas);
+        }
+    }
+
+    fn report_done(&mut self, epoch: Epoch, active: &[JobId]) {
+        let (mut failed, mut backfill) = (Vec::new(), Vec::new());
+        for id in active {
+            let Some(job) = self.jobs.get_mut(id) else { continue };
+            if let Some(error) = job.failure.get()
+                && !job.failure_told
+            {
+                job.failure_told = true;
+                failed.push((*id, error));
+            }
+            if job.backfilling {
+                let (rows, done) = job.backfill_progress();
+                job.backfilling = !done;
+                backfill.push((*id, rows, done));
+            }
+        }
+        (self.report)(Report::EpochDone { epoch, failed, backfill });
+    }
+
+    fn freeze(&mut self, epoch: Epoch) {
+        let started = Instant::now();
+        let mut tables = Vec::new();
+        for job in self.jobs.values() {
+            job.freeze(&mut tables);
+        }
+        (self.report)(Report::Frozen { epoch, tables, stall: started.elapsed() });
+    }
+}

@@ -1,0 +1,63 @@
+//! What the clock and the workers say to each other. Epoch control is messages and never shared memory, so that
+//! workers may live in other processes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_common::{Delta, Epoch, Error, JobId, RelationId};
+use millpond_state::{FrozenTable, ReadView};
+
+use crate::job::JobSpec;
+
+/// From the clock to every worker, in the same order to each.
+pub(crate) enum Command {
+    /// Build a job's dataflow. Its first epoch is `from`.
+    CreateJob {
+        spec: Arc<JobSpec>,
+        from: Epoch,
+        /// Its state is in the store as of the epoch before `from`.
+        restored: bool,
+        /// Relations whose rows of this view are fed first, a bounded number in each epoch.
+        backfill: Option<ReadView>,
+    },
+    /// Forget a job.
+    DropJob(JobId),
+    /// An epoch begins.
+    Epoch(EpochCommand),
+    /// End the worker.
+    Stop,
+}
+
+/// One worker's share of an epoch.
+pub(crate) struct EpochCommand {
+    pub epoch: Epoch,
+    /// The jobs that take part, upstream before downstream.
+    pub active: Arc<Vec<JobId>>,
+    pub inputs: Vec<JobInput>,
+    /// Freeze all state when the epoch is done, before any later one begins.
+    pub checkpoint: bool,
+}
+
+/// Rows for the scans of one relation in one job.
+#[derive(Clone)]
+pub(crate) struct JobInput {
+    pub job: JobId,
+    pub relation: RelationId,
+    /// Which of the relation's columns the rows have; `None`: all.
+    pub columns: Option<Arc<Vec<usize>>>,
+    pub delta: Delta,
+}
+
+/// From a worker to the clock.
+pub(crate) enum Report {
+    /// All active jobs have finished the epoch here, and their views' changes are published.
+    EpochDone {
+        epoch: Epoch,
+        /// Jobs that failed in or before this epoch, with the reason, each told once.
+        failed: Vec<(JobId, Error)>,
+        /// Rows that backfilling jobs have read so far on this worker, and whether they have all.
+        backfill: Vec<(JobId, u64, bool)>,
+    },
+    /// What changed since the last checkpoint, as of this epoch's end.
+    Frozen { epoch: Epoch, tables: Vec<FrozenTable>, stall: Duration },
+}

@@ -1,0 +1,133 @@
+//! Readers of sources: one thread each, decoding ahead of the clock into a bounded queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
+use millpond_common::{Delta, Error, JobId, RelationId, Result};
+use millpond_connect::{Poll, Position};
+
+use crate::clock::Event;
+use crate::job::SourceSpec;
+
+/// Chunks that a reader may be ahead of the clock.
+const CHUNKS_AHEAD_MAX: usize = 24;
+
+/// What a reader thread tells.
+pub(crate) enum Read {
+    /// Rows, the position after them, and how many rows were skipped as bad.
+    Rows(Delta, Position, u64),
+    /// All that was there has been read; more may come.
+    CaughtUp,
+    /// There will never be more.
+    End,
+    /// It cannot go on.
+    Failed(Error),
+}
+
+/// A reader and the jobs that it serves.
+pub(crate) struct SourceReader {
+    pub source: RelationId,
+    pub jobs: Vec<JobId>,
+    /// The relation's columns that it decodes.
+    pub columns: Arc<Vec<usize>>,
+    /// After the last rows that an epoch has taken.
+    pub position: Option<Position>,
+    pub position_text: String,
+    pub queue: Receiver<Read>,
+    pub rows_read: u64,
+    pub bad_rows: u64,
+    pub caught_up: bool,
+    pub finished: bool,
+    pub error: Option<Error>,
+    stop: Arc<AtomicBool>,
+}
+
+impl SourceReader {
+    /// Opens the source and starts to decode.
+    pub fn start(
+        spec: &SourceSpec, columns: Vec<usize>, from: Option<Position>, jobs: Vec<JobId>, wake: Sender<Event>, wake_pending: Arc<AtomicBool>,
+    ) -> Result<SourceReader> {
+        let mut reader = millpond_connect::open(&spec.options, &spec.format, &spec.schema, &columns, from.as_ref())?;
+        let position_text = from.as_ref().map(|p| reader.describe(p)).unwrap_or_default();
+        let (send, queue) = crossbeam_channel::bounded(CHUNKS_AHEAD_MAX);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let name = format!("read-{}", spec.name);
+        let run = move || {
+            let give = |mut read: Read| -> bool {
+                loop {
+                    match send.send_timeout(read, Duration::from_millis(50)) {
+                        Ok(()) => break,
+                        Err(SendTimeoutError::Timeout(back)) if !stopped.load(Ordering::Relaxed) => read = back,
+                        Err(_) => return false,
+                    }
+                }
+                if !wake_pending.swap(true, Ordering::AcqRel) {
+                    let _ = wake.send(Event::Wake);
+                }
+                true
+            };
+            let mut told = false;
+            while !stopped.load(Ordering::Relaxed) {
+                let next = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reader.next()));
+                let next = next.unwrap_or_else(|_| Err(Error::internal("a source reader panicked")));
+                let go_on = match next {
+                    Ok(Poll::Chunk(chunk)) => {
+                        told = false;
+                        give(Read::Rows(chunk.delta, chunk.end, chunk.bad_rows))
+                    }
+                    Ok(Poll::Idle) if told => true,
+                    Ok(Poll::Idle) => {
+                        told = true;
+                        give(Read::CaughtUp)
+                    }
+                    Ok(Poll::End) => {
+                        give(Read::End);
+                        false
+                    }
+                    Err(error) => {
+                        give(Read::Failed(error));
+                        false
+                    }
+                };
+                if !go_on {
+                    break;
+                }
+            }
+        };
+        std::thread::Builder::new().name(name).spawn(run)?;
+        Ok(SourceReader {
+            source: spec.id,
+            jobs,
+            columns: Arc::new(columns),
+            position: from,
+            position_text,
+            queue,
+            rows_read: 0,
+            bad_rows: 0,
+            caught_up: false,
+            finished: false,
+            error: None,
+            stop,
+        })
+    }
+
+    /// Whether an epoch could take something.
+    pub fn has_input(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether this reader and another one of the same source stand at the same place with nothing in between.
+    pub fn is_level_with(&self, other: &SourceReader) -> bool {
+        let settled = |r: &SourceReader| (r.caught_up || r.finished) && r.error.is_none() && r.queue.is_empty();
+        self.source == other.source && settled(self) && settled(other) && self.position == other.position
+    }
+}
+
+impl Drop for SourceReader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
