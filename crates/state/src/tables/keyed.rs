@@ -1,0 +1,163 @@
+//! State with one value per key: groups of an aggregate, rows seen, positions.
+
+use super::slab::{Place, Slab};
+use super::{Entries, StateTable, StateValue, TableStats};
+use millpond_common::Result;
+
+/// A hash map from key bytes (first byte: virtual node) to values, which knows what has changed.
+pub struct KeyedState<V> {
+    slab: Slab<Entry<V>>,
+    /// Places touched since the last freeze: hints, [`Entry::dirty`] decides.
+    touched: Vec<Place>,
+    /// Entries that have a value.
+    live: usize,
+}
+
+struct Entry<V> {
+    /// `None`: removed, but the checkpoint still has it; leaves at the next freeze.
+    value: Option<V>,
+    dirty: bool,
+    /// The checkpoint has (or is about to get) a value for this key.
+    stored: bool,
+}
+
+impl<V: StateValue> KeyedState<V> {
+    /// An empty table.
+    pub fn new() -> Self {
+        KeyedState { slab: Slab::new(), touched: Vec::new(), live: 0 }
+    }
+
+    /// The value of a key.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Option<&V> {
+        self.slab.get(self.slab.find(key)?)?.value.as_ref()
+    }
+
+    /// The value of a key, to change it: it counts as changed.
+    #[inline]
+    pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
+        let place = self.slab.find(key)?;
+        let entry = self.slab.get_mut(place)?;
+        let value = entry.value.as_mut()?;
+        if !entry.dirty {
+            entry.dirty = true;
+            self.touched.push(place);
+        }
+        Some(value)
+    }
+
+    /// The value of a key, to change it; made by `default` if there is none. It counts as changed.
+    #[inline]
+    pub fn get_or_insert_with(&mut self, key: &[u8], default: impl FnOnce() -> V) -> &mut V {
+        let place = match self.slab.find(key) {
+            Some(place) => place,
+            None => {
+                let place = self.slab.insert(key, Entry { value: None, dirty: true, stored: false });
+                self.touched.push(place);
+                place
+            }
+        };
+        let entry = self.slab.get_mut(place).expect("this place was found or filled above");
+        if !entry.dirty {
+            entry.dirty = true;
+            self.touched.push(place);
+        }
+        if entry.value.is_none() {
+            self.live += 1;
+        }
+        entry.value.get_or_insert_with(default)
+    }
+
+    /// Sets the value of a key; gives back the one before.
+    pub fn insert(&mut self, key: &[u8], value: V) -> Option<V> {
+        let mut fresh = Some(value);
+        let slot = self.get_or_insert_with(key, || fresh.take().expect("called once"));
+        fresh.map(|value| std::mem::replace(slot, value))
+    }
+
+    /// Removes a key; gives back its value.
+    pub fn remove(&mut self, key: &[u8]) -> Option<V> {
+        let place = self.slab.find(key)?;
+        let entry = self.slab.get_mut(place)?;
+        let value = entry.value.take()?;
+        self.live -= 1;
+        if !entry.stored {
+            self.slab.remove(place);
+        } else if !entry.dirty {
+            entry.dirty = true;
+            self.touched.push(place);
+        }
+        Some(value)
+    }
+
+    /// How many keys have a value.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether no key has a value.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// All keys and values, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
+        self.slab.iter().filter_map(|(key, entry)| Some((key, entry.value.as_ref()?)))
+    }
+}
+
+impl<V: StateValue> Default for KeyedState<V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<V: StateValue> StateTable for KeyedState<V> {
+    fn freeze(&mut self, out: &mut Entries) {
+        let mut touched = std::mem::take(&mut self.touched);
+        out.reserve(touched.len());
+        for place in touched.drain(..) {
+            // A place may be hinted at twice, or be empty or somebody else's by now: the flag decides.
+            let Some((key, entry)) = self.slab.entry_mut(place) else { continue };
+            if !std::mem::take(&mut entry.dirty) {
+                continue;
+            }
+            match &entry.value {
+                Some(value) => {
+                    let mut bytes = Vec::new();
+                    value.encode(&mut bytes);
+                    entry.stored = true;
+                    out.push((key.to_vec(), Some(bytes)));
+                }
+                None => {
+                    out.push((key.to_vec(), None));
+                    self.slab.remove(place);
+                }
+            }
+        }
+        self.touched = touched; // keeps its capacity
+    }
+
+    fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let value = V::decode(value)?;
+        self.slab.insert(key, Entry { value: Some(value), dirty: false, stored: true });
+        self.live += 1;
+        Ok(())
+    }
+
+    fn stats(&self) -> TableStats {
+        let heap = sampled(self.len(), self.iter().map(|(_, v)| v.bytes().saturating_sub(size_of::<V>())));
+        TableStats { rows: self.len() as u64, bytes: (self.slab.bytes() + heap) as u64 }
+    }
+}
+
+/// A sum over `count` items, extrapolated from the first few.
+pub(super) fn sampled(count: usize, items: impl Iterator<Item = usize>) -> usize {
+    const SAMPLE: usize = 64;
+    let (mut seen, mut sum) = (0, 0);
+    for item in items.take(SAMPLE) {
+        seen += 1;
+        sum += item;
+    }
+    if seen == 0 { 0 } else { sum * count / seen }
+}

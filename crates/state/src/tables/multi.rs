@@ -1,0 +1,298 @@
+//! State with many weighted rows per key: one side of a join, the values of a group.
+
+use hashbrown::HashTable;
+use millpond_common::hash::hash_bytes;
+use millpond_common::{Error, Result, SqlState};
+
+use super::bytes::SmallBytes;
+use super::slab::{Place, Slab};
+use super::{Entries, StateTable, TableStats};
+
+/// A key with more rows than this gets a hash index over them.
+const INDEX_ABOVE: usize = 16;
+
+/// A map from key bytes (first byte: virtual node) to a multiset of rows, which knows what has changed.
+///
+/// Stored form, one entry per distinct row: first byte of the key | length of the rest of the key, u32 big-endian |
+/// rest of the key | row, with the weight as a variable-length integer. So the rows of a key lie side by side.
+pub struct MultiState {
+    slab: Slab<Group>,
+    /// (key's place, row's position) touched since the last freeze: hints, [`Row::dirty`] decides.
+    touched: Vec<(Place, u32)>,
+    /// Distinct rows with a weight.
+    live: usize,
+    row_bytes: usize,
+}
+
+/// All rows of one key.
+#[derive(Default)]
+struct Group {
+    rows: Vec<Row>,
+    /// Positions in `rows` by hash, for keys with many rows.
+    index: Option<Box<HashTable<u32>>>,
+    total: i64,
+}
+
+struct Row {
+    bytes: SmallBytes,
+    /// 0: removed, but the checkpoint still has it; leaves at the next freeze.
+    weight: i64,
+    dirty: bool,
+    /// The checkpoint has (or is about to get) this row.
+    stored: bool,
+}
+
+impl MultiState {
+    /// An empty table.
+    pub fn new() -> Self {
+        MultiState { slab: Slab::new(), touched: Vec::new(), live: 0, row_bytes: 0 }
+    }
+
+    /// The rows of a key with their weights (never 0), in no order.
+    pub fn rows(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], i64)> + use<'_> {
+        let group = self.slab.find(key).and_then(|place| self.slab.get(place));
+        let rows = group.map(|g| g.rows.as_slice()).unwrap_or_default();
+        rows.iter().filter(|r| r.weight != 0).map(|r| (r.bytes.as_slice(), r.weight))
+    }
+
+    /// The sum of the weights of a key's rows.
+    pub fn total(&self, key: &[u8]) -> i64 {
+        self.slab.find(key).and_then(|place| self.slab.get(place)).map_or(0, |g| g.total)
+    }
+
+    /// The weight of one row.
+    pub fn weight(&self, key: &[u8], row: &[u8]) -> i64 {
+        let group = self.slab.find(key).and_then(|place| self.slab.get(place));
+        group.and_then(|g| g.rows.get(g.position(row)? as usize)).map_or(0, |r| r.weight)
+    }
+
+    /// Adds to the weight of a row; at 0 the row is gone. Weights may be negative for a while.
+    pub fn add(&mut self, key: &[u8], row: &[u8], weight: i64) {
+        if weight == 0 {
+            return;
+        }
+        let place = match self.slab.find(key) {
+            Some(place) => place,
+            None => self.slab.insert(key, Group::default()),
+        };
+        let group = self.slab.get_mut(place).expect("this place was found or filled above");
+        group.total += weight;
+        let position = match group.position(row) {
+            Some(position) => position,
+            None => {
+                self.row_bytes += row.len();
+                group.push(Row { bytes: SmallBytes::new(row), weight: 0, dirty: false, stored: false })
+            }
+        };
+        let Some(found) = group.rows.get_mut(position as usize) else { return };
+        let before = found.weight;
+        found.weight += weight;
+        if !found.dirty {
+            found.dirty = true;
+            self.touched.push((place, position));
+        }
+        if before == 0 {
+            self.live += 1;
+        } else if found.weight == 0 {
+            self.live -= 1;
+            if !found.stored {
+                self.drop_row(place, position);
+            }
+        }
+    }
+
+    /// Takes a row out for good. The row that moves to its position keeps being found by the next freeze.
+    fn drop_row(&mut self, place: Place, position: u32) {
+        let Some(group) = self.slab.get_mut(place) else { return };
+        let row = group.swap_remove(position);
+        self.row_bytes -= row.bytes.as_slice().len();
+        match group.rows.get(position as usize) {
+            Some(moved) if moved.dirty => self.touched.push((place, position)),
+            Some(_) => {}
+            None if group.rows.is_empty() => drop(self.slab.remove(place)),
+            None => {}
+        }
+    }
+
+    /// How many distinct rows have a weight.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// All (key, row, weight), in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], i64)> {
+        self.slab.iter().flat_map(|(key, group)| {
+            let rows = group.rows.iter().filter(|r| r.weight != 0);
+            rows.map(move |r| (key, r.bytes.as_slice(), r.weight))
+        })
+    }
+}
+
+impl Default for MultiState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Group {
+    fn position(&self, row: &[u8]) -> Option<u32> {
+        match &self.index {
+            Some(index) => {
+                let equal = |p: &u32| self.rows.get(*p as usize).is_some_and(|r| r.bytes.as_slice() == row);
+                index.find(hash_bytes(row), equal).copied()
+            }
+            None => self.rows.iter().position(|r| r.bytes.as_slice() == row).map(|p| p as u32),
+        }
+    }
+
+    fn push(&mut self, row: Row) -> u32 {
+        if self.rows.len() < 4 {
+            self.rows.reserve_exact(1); // most keys have very few rows
+        }
+        let position = self.rows.len() as u32;
+        self.rows.push(row);
+        if let Some(index) = &mut self.index {
+            let rows = &self.rows;
+            let hash = |p: &u32| rows.get(*p as usize).map_or(0, |r| hash_bytes(r.bytes.as_slice()));
+            index.insert_unique(hash(&position), position, hash);
+        } else if self.rows.len() > INDEX_ABOVE {
+            let mut index = HashTable::with_capacity(self.rows.len() * 2);
+            for (p, r) in self.rows.iter().enumerate() {
+                // There is room for all: nothing is rehashed here.
+                index.insert_unique(hash_bytes(r.bytes.as_slice()), p as u32, |_| 0);
+            }
+            self.index = Some(Box::new(index));
+        }
+        position
+    }
+
+    fn swap_remove(&mut self, position: u32) -> Row {
+        let row = self.rows.swap_remove(position as usize);
+        if let Some(index) = &mut self.index {
+            if let Ok(found) = index.find_entry(hash_bytes(row.bytes.as_slice()), |p| *p == position) {
+                found.remove();
+            }
+            let moved_from = self.rows.len() as u32;
+            if let Some(moved) = self.rows.get(position as usize)
+                && let Some(p) = index.find_mut(hash_bytes(moved.bytes.as_slice()), |p| *p == moved_from)
+            {
+                *p = position;
+            }
+        }
+        row
+    }
+}
+
+impl StateTable for MultiState {
+    fn freeze(&mut self, out: &mut Entries) {
+        let touched = std::mem::take(&mut self.touched);
+        out.reserve(touched.len());
+        let mut gone = Vec::new();
+        for (place, position) in touched {
+            let Some((key, group)) = self.slab.entry_mut(place) else { continue };
+            let Some(row) = group.rows.get_mut(position as usize) else { continue };
+            if !std::mem::take(&mut row.dirty) {
+                continue;
+            }
+            let stored = stored_key(key, row.bytes.as_slice());
+            if row.weight == 0 {
+                out.push((stored, None));
+                gone.push((place, position));
+            } else {
+                row.stored = true;
+                out.push((stored, Some(encode_weight(row.weight))));
+            }
+        }
+        // From the back, so that positions still to come do not move.
+        gone.sort_unstable_by(|a, b| b.cmp(a));
+        for (place, position) in gone {
+            self.drop_row(place, position);
+        }
+    }
+
+    fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let (key, row) = split_key(key).ok_or_else(|| Error::new(SqlState::DATA_CORRUPTED, "stored row of a join cannot be read"))?;
+        let weight = decode_weight(value).ok_or_else(|| Error::new(SqlState::DATA_CORRUPTED, "stored weight cannot be read"))?;
+        let place = match self.slab.find(&key) {
+            Some(place) => place,
+            None => self.slab.insert(&key, Group::default()),
+        };
+        let group = self.slab.get_mut(place).expect("this place was found or filled above");
+        group.total += weight;
+        group.push(Row { bytes: SmallBytes::new(row), weight, dirty: false, stored: true });
+        self.row_bytes += row.len();
+        self.live += 1;
+        Ok(())
+    }
+
+    fn stats(&self) -> TableStats {
+        let rows = self.live * (size_of::<Row>() + 8) + self.row_bytes;
+        TableStats { rows: self.live as u64, bytes: (self.slab.bytes() + rows) as u64 }
+    }
+}
+
+fn stored_key(key: &[u8], row: &[u8]) -> Vec<u8> {
+    let (vnode, rest) = key.split_first().expect("a key starts with its virtual node");
+    let mut out = Vec::with_capacity(5 + rest.len() + row.len());
+    out.push(*vnode);
+    out.extend_from_slice(&(rest.len() as u32).to_be_bytes());
+    out.extend_from_slice(rest);
+    out.extend_from_slice(row);
+    out
+}
+
+/// The key and the row of a stored key.
+fn split_key(stored: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let (vnode, rest) = stored.split_first()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (key, row) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    let mut whole = Vec::with_capacity(1 + key.len());
+    whole.push(*vnode);
+    whole.extend_from_slice(key);
+    Some((whole, row))
+}
+
+/// Zigzag, then seven bits a byte: weights near 0 take one byte.
+fn encode_weight(weight: i64) -> Vec<u8> {
+    let mut rest = ((weight << 1) ^ (weight >> 63)) as u64;
+    let mut out = Vec::with_capacity(1);
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+    out
+}
+
+fn decode_weight(bytes: &[u8]) -> Option<i64> {
+    let mut value = 0u64;
+    for (i, byte) in bytes.iter().enumerate() {
+        value |= u64::from(byte & 0x7f).checked_shl(7 * i as u32)?;
+        if byte & 0x80 == 0 {
+            return (i + 1 == bytes.len()).then_some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_and_keys_survive_encoding() {
+        for w in [0, 1, -1, 63, 64, -65, 1 << 40, i64::MAX, i64::MIN] {
+            assert_eq!(decode_weight(&encode_weight(w)), Some(w));
+        }
+        assert_eq!(encode_weight(1).len(), 1);
+        assert_eq!(decode_weight(&[0x80]), None);
+        let stored = stored_key(b"\x07key", b"row");
+        assert_eq!(split_key(&stored), Some((b"\x07key".to_vec(), b"row".as_slice())));
+        assert_eq!(split_key(b"\x07\0\0\0\x09key"), None);
+    }
+}
