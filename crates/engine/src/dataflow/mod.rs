@@ -12,4 +12,5 @@ mod import;
 mod job;
 mod worker;
 
+pub(crate) use job::state_table_count;
 pub(crate) use worker::{Workers, spawn};

@@ -1,0 +1,335 @@
+//! The barrier clock: one thread that decides what an epoch holds. All non-determinism enters here: which source
+//! chunks and which transactions belong to an epoch is chosen when its barrier is made.
+//!
+//! A barrier is made when fewer than [`EPOCHS_IN_FLIGHT_MAX`] epochs are on their way and there is input, not sooner
+//! than [`EPOCH_INTERVAL_MIN`] after the last one; at saturation epochs grow with what the readers have decoded
+//! meanwhile. Statements that change the set of jobs run between epochs, when none is on its way.
+
+mod epoch;
+mod jobs;
+mod settle;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use millpond_common::{Delta, Epoch, Error, JobId, RelationId, RelationSpec, Result};
+use millpond_state::{FrozenTable, Store};
+use tokio::sync::{oneshot, watch};
+
+use crate::checkpoint::{Committed, Frozen};
+use crate::dataflow::Workers;
+use crate::handle::Shared;
+use crate::job::{CheckpointInfo, JobHandle, JobProgress, JobSpec, JobState, SourceSpec};
+use crate::log::Changes;
+use crate::messages::Report;
+use crate::pipeline::Edges;
+use crate::source::SourceReader;
+
+/// Epochs between barrier and completion.
+const EPOCHS_IN_FLIGHT_MAX: usize = 2;
+/// Least time between two barriers while input keeps flowing.
+const EPOCH_INTERVAL_MIN: Duration = Duration::from_millis(2);
+/// Rows that one epoch takes from each source reader at most.
+const EPOCH_ROWS_MAX: usize = 524_288;
+
+/// What wakes the clock.
+pub(crate) enum Event {
+    /// A statement.
+    Control(Control),
+    /// Durable transactions, in the order of the log.
+    Transactions(Vec<(u64, Changes)>),
+    /// A source reader has something.
+    Wake,
+    /// A worker has finished something.
+    Report(usize, Report),
+    /// The committer has finished a checkpoint.
+    Committed(Committed),
+    /// Storage has failed; nothing more can be made durable.
+    Poisoned(Error),
+}
+
+/// What statements ask for.
+pub(crate) enum Control {
+    CreateTable(RelationSpec),
+    CreateSource(SourceSpec),
+    CreateJob { spec: Box<JobSpec>, restored: Option<Box<RestoredJob>>, reply: oneshot::Sender<Result<JobHandle>> },
+    Drop { relations: Vec<RelationId>, jobs: Vec<JobId>, reply: oneshot::Sender<Result<()>> },
+    Checkpoint(oneshot::Sender<Result<CheckpointInfo>>),
+    /// Answered when all that was written or read before it is visible.
+    Flush(oneshot::Sender<Result<()>>),
+    CheckpointInterval(Duration),
+    /// Final checkpoint, then the end.
+    Shutdown(oneshot::Sender<Result<()>>),
+}
+
+/// What the last checkpoint knew of a job.
+pub(crate) struct RestoredJob {
+    pub positions: Vec<(RelationId, millpond_connect::Position)>,
+    pub failed: Option<String>,
+}
+
+/// A job as the clock knows it.
+struct Job {
+    spec: Arc<JobSpec>,
+    edges: Edges,
+    state: JobState,
+    progress: watch::Sender<JobProgress>,
+    rows_total: Option<u64>,
+    /// Rows that backfills have read, by worker, and on how many workers they have ended.
+    rows_done: Vec<u64>,
+    workers_done: usize,
+    /// Whether its dataflow exists.
+    attached: bool,
+    /// The epoch by which all its new sources have caught up, once known.
+    sources_level: Option<Epoch>,
+}
+
+/// An epoch on its way.
+struct InFlight {
+    epoch: Epoch,
+    /// Workers that have not finished it.
+    waiting: usize,
+    /// Transactions up to this number are in it.
+    log_seq: u64,
+    checkpoint: Option<Barrier>,
+}
+
+/// A checkpoint whose state is being collected.
+struct Barrier {
+    started: Instant,
+    started_at: SystemTime,
+    meta: Vec<u8>,
+    tables: Vec<FrozenTable>,
+    waiting: usize,
+    stall: Duration,
+}
+
+pub(crate) struct Clock {
+    store: Arc<Store>,
+    shared: Arc<Shared>,
+    events: Receiver<Event>,
+    sender: Sender<Event>,
+    wake_pending: Arc<AtomicBool>,
+    workers: Workers,
+    committer: Option<Sender<Frozen>>,
+    memory: u64,
+
+    epoch: Epoch,
+    log_seq: u64,
+    in_flight: VecDeque<InFlight>,
+    last_barrier: Instant,
+    /// Durable transactions that no epoch holds yet.
+    transactions: Vec<(u64, Changes)>,
+    tables: BTreeMap<RelationId, RelationSpec>,
+    sources: BTreeMap<RelationId, SourceSpec>,
+    jobs: BTreeMap<JobId, Job>,
+    readers: Vec<SourceReader>,
+    /// Jobs upstream first, and their pipelines; made anew when the set of jobs changes.
+    order: Vec<JobId>,
+    components: BTreeMap<JobId, usize>,
+    next_worker: usize,
+
+    control: VecDeque<Control>,
+    flushes: Vec<(Option<Epoch>, oneshot::Sender<Result<()>>)>,
+    checkpoint_interval: Duration,
+    last_checkpoint: Instant,
+    committing: bool,
+    /// Something has happened since the last checkpoint's barrier.
+    dirty: bool,
+    /// A statement wants a checkpoint whose barrier is still to be made.
+    checkpoint_wanted: Vec<oneshot::Sender<Result<CheckpointInfo>>>,
+    /// Those whose barrier has been made.
+    checkpoint_waiters: Vec<(Epoch, oneshot::Sender<Result<CheckpointInfo>>)>,
+    shutdown: Option<oneshot::Sender<Result<()>>>,
+    poisoned: Option<Error>,
+}
+
+/// What the clock starts with.
+pub(crate) struct ClockStart {
+    pub store: Arc<Store>,
+    pub shared: Arc<Shared>,
+    pub events: Receiver<Event>,
+    pub sender: Sender<Event>,
+    pub workers: Workers,
+    pub committer: Sender<Frozen>,
+    pub memory: u64,
+    pub epoch: Epoch,
+    pub log_seq: u64,
+    pub checkpoint_interval: Duration,
+}
+
+impl Clock {
+    pub fn new(start: ClockStart) -> Clock {
+        Clock {
+            store: start.store,
+            shared: start.shared,
+            events: start.events,
+            sender: start.sender,
+            wake_pending: Arc::new(AtomicBool::new(false)),
+            workers: start.workers,
+            committer: Some(start.committer),
+            memory: start.memory,
+            epoch: start.epoch,
+            log_seq: start.log_seq,
+            in_flight: VecDeque::new(),
+            last_barrier: Instant::now(),
+            transactions: Vec::new(),
+            tables: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            readers: Vec::new(),
+            order: Vec::new(),
+            components: BTreeMap::new(),
+            next_worker: 0,
+            control: VecDeque::new(),
+            flushes: Vec::new(),
+            checkpoint_interval: start.checkpoint_interval,
+            last_checkpoint: Instant::now(),
+            committing: false,
+            dirty: false,
+            checkpoint_wanted: Vec::new(),
+            checkpoint_waiters: Vec::new(),
+            shutdown: None,
+            poisoned: None,
+        }
+    }
+
+    /// Runs until shutdown or until storage fails.
+    pub fn run(mut self) {
+        loop {
+            let event = match self.time_to_wait() {
+                Some(timeout) => match self.events.recv_timeout(timeout) {
+                    Ok(event) => Some(event),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                },
+                None => match self.events.recv() {
+                    Ok(event) => Some(event),
+                    Err(_) => break,
+                },
+            };
+            if let Some(event) = event {
+                self.handle(event);
+            }
+            while let Ok(event) = self.events.try_recv() {
+                self.handle(event);
+            }
+            self.advance();
+            if self.is_over() {
+                break;
+            }
+        }
+        self.end();
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Control(control) => self.control.push_back(control),
+            Event::Transactions(mut list) => {
+                self.dirty = true;
+                self.transactions.append(&mut list);
+            }
+            Event::Wake => self.wake_pending.store(false, Ordering::Release),
+            Event::Report(worker, report) => self.report(worker, report),
+            Event::Committed(committed) => self.committed(committed),
+            Event::Poisoned(error) => self.poison(error),
+        }
+    }
+
+    /// Whether an epoch would have something to do.
+    fn has_input(&self) -> bool {
+        !self.transactions.is_empty()
+            || !self.flushes.iter().all(|(epoch, _)| epoch.is_some())
+            || self.jobs.values().any(|j| j.attached && self.wants_epoch(j))
+            || (!self.is_memory_tight() && self.readers.iter().any(SourceReader::has_input))
+    }
+
+    /// A backfilling job reads on in every epoch, even where nothing else happens.
+    fn wants_epoch(&self, job: &Job) -> bool {
+        matches!(job.state, JobState::Backfilling) && job.workers_done < self.workers.count()
+    }
+
+    /// No more source rows until a checkpoint has made room.
+    fn is_memory_tight(&self) -> bool {
+        self.store.stats().overlay_bytes > self.memory / 2
+    }
+
+    fn checkpoint_due(&self) -> bool {
+        if self.committing || self.in_flight.iter().any(|f| f.checkpoint.is_some()) {
+            return false;
+        }
+        let wanted = !self.checkpoint_wanted.is_empty() || self.shutdown.is_some();
+        wanted || (self.dirty && (self.last_checkpoint.elapsed() >= self.checkpoint_interval || self.is_memory_tight()))
+    }
+
+    /// How long nothing can become due; `None`: until an event comes.
+    fn time_to_wait(&self) -> Option<Duration> {
+        let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
+        let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
+        let checkpoint = (self.dirty && !self.committing && room)
+            .then(|| self.checkpoint_interval.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1)));
+        match (epoch, checkpoint) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Does all that is due.
+    fn advance(&mut self) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        // Statements wait for the epochs on their way, and later epochs for the statements.
+        while let Some(next) = self.control.front() {
+            let between_epochs = matches!(next, Control::CreateJob { .. } | Control::Drop { .. });
+            if between_epochs && !self.in_flight.is_empty() {
+                return;
+            }
+            if let Some(control) = self.control.pop_front() {
+                self.control(control);
+            }
+        }
+        if self.shutdown.is_some() && !self.dirty && self.checkpoint_wanted.is_empty() {
+            return;
+        }
+        let checkpoint = self.checkpoint_due();
+        let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
+        let epoch = self.has_input() && self.last_barrier.elapsed() >= EPOCH_INTERVAL_MIN;
+        if room && (checkpoint || epoch) {
+            self.make_epoch(checkpoint);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.poisoned.is_some() || (self.shutdown.is_some() && !self.dirty && !self.committing && self.in_flight.is_empty())
+    }
+
+    /// Storage cannot be trusted any more: the last checkpoint and the log are intact, so stop here.
+    fn poison(&mut self, error: Error) {
+        tracing::error!(error = %error, "storage has failed; stopping with the last checkpoint intact");
+        self.poisoned.get_or_insert(error);
+    }
+
+    fn end(mut self) {
+        self.readers.clear();
+        self.workers.send(|_| crate::messages::Command::Stop);
+        self.workers.join();
+        drop(self.committer.take());
+        let result = match &self.poisoned {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        };
+        self.shared.end(&result);
+        if let Some(reply) = self.shutdown.take() {
+            let _ = reply.send(result);
+        }
+    }
+}
+
+/// A delta for every job that reads the relation.
+fn non_empty(delta: &Delta) -> bool {
+    !delta.is_empty()
+}

@@ -1,0 +1,172 @@
+//! Making an epoch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use millpond_common::{Delta, JobId, RelationId};
+
+use super::{Barrier, Clock, EPOCH_ROWS_MAX, InFlight, non_empty};
+use crate::checkpoint::{JobMeta, Meta};
+use crate::consolidate;
+use crate::job::JobState;
+use crate::messages::{Command, EpochCommand, JobInput};
+use crate::source::Read;
+
+impl Clock {
+    /// Makes the next barrier: takes what there is, sends each worker its share.
+    pub(super) fn make_epoch(&mut self, checkpoint: bool) {
+        self.epoch += 1;
+        self.last_barrier = Instant::now();
+        let mut inputs: Vec<Vec<JobInput>> = (0..self.workers.count()).map(|_| Vec::new()).collect();
+        self.take_transactions(&mut inputs);
+        if !self.is_memory_tight() {
+            self.take_source_rows(&mut inputs);
+        }
+        for (epoch, _) in self.flushes.iter_mut().filter(|(epoch, _)| epoch.is_none()) {
+            *epoch = Some(self.epoch);
+        }
+        let active = Arc::new(self.active_jobs(&inputs));
+        if !active.is_empty() {
+            self.dirty = true;
+        }
+        let barrier = checkpoint.then(|| self.barrier());
+        if checkpoint {
+            self.dirty = false;
+            self.last_checkpoint = self.last_barrier;
+            let epoch = self.epoch;
+            self.checkpoint_waiters.extend(self.checkpoint_wanted.drain(..).map(|reply| (epoch, reply)));
+        }
+        let silent = active.is_empty() && barrier.is_none();
+        let waiting = if silent { 0 } else { self.workers.count() };
+        self.in_flight.push_back(InFlight { epoch: self.epoch, waiting, log_seq: self.log_seq, checkpoint: barrier });
+        if silent {
+            self.settle();
+            return;
+        }
+        let epoch = self.epoch;
+        self.workers.send(|worker| {
+            let inputs = inputs.get_mut(worker).map(std::mem::take).unwrap_or_default();
+            Command::Epoch(EpochCommand { epoch, active: Arc::clone(&active), inputs, checkpoint })
+        });
+    }
+
+    /// Durable transactions: they are the tables' changes of this epoch.
+    fn take_transactions(&mut self, inputs: &mut [Vec<JobInput>]) {
+        let mut by_table: BTreeMap<RelationId, Vec<Delta>> = BTreeMap::new();
+        for (seq, changes) in std::mem::take(&mut self.transactions) {
+            self.log_seq = self.log_seq.max(seq);
+            for (relation, delta) in changes {
+                by_table.entry(relation).or_default().push(delta);
+            }
+        }
+        for (table, deltas) in by_table {
+            if !self.tables.contains_key(&table) {
+                continue;
+            }
+            let delta = match consolidate(&deltas) {
+                Ok(Some(delta)) => delta,
+                Ok(None) => continue,
+                Err(error) => return self.poison(error),
+            };
+            self.store.publish(table, self.epoch, vec![delta.clone()]);
+            self.feed(table, None, delta, &self.readers_of(table), inputs);
+        }
+    }
+
+    /// What source readers have decoded meanwhile.
+    fn take_source_rows(&mut self, inputs: &mut [Vec<JobInput>]) {
+        let mut failed = Vec::new();
+        for at in 0..self.readers.len() {
+            let mut rows = 0;
+            while rows < EPOCH_ROWS_MAX {
+                let Some(reader) = self.readers.get_mut(at) else { break };
+                let Ok(read) = reader.queue.try_recv() else { break };
+                self.dirty = true;
+                match read {
+                    Read::Rows(delta, end, bad_rows) => {
+                        rows += delta.len();
+                        reader.rows_read += delta.len() as u64;
+                        reader.bad_rows += bad_rows;
+                        reader.caught_up = false;
+                        reader.position = Some(end);
+                        let (source, columns, jobs) = (reader.source, Arc::clone(&reader.columns), reader.jobs.clone());
+                        self.feed(source, Some(columns), delta, &jobs, inputs);
+                    }
+                    Read::CaughtUp => reader.caught_up = true,
+                    Read::End => reader.finished = true,
+                    Read::Failed(error) => {
+                        reader.error = Some(error.clone());
+                        failed.extend(reader.jobs.iter().map(|j| (*j, error.clone())));
+                    }
+                }
+            }
+        }
+        for (job, error) in failed {
+            self.fail(job, &error);
+        }
+        self.note_level_sources();
+    }
+
+    /// A new job is level with its sources from the epoch on that took the last rows that were there.
+    pub(super) fn note_level_sources(&mut self) {
+        for (id, job) in &mut self.jobs {
+            let behind = self.readers.iter().any(|r| r.jobs.contains(id) && !(r.caught_up || r.finished));
+            if job.sources_level.is_none() && !behind {
+                job.sources_level = Some(self.epoch);
+            }
+        }
+    }
+
+    fn readers_of(&self, relation: RelationId) -> Vec<JobId> {
+        let reads = self.jobs.iter().filter(|(_, j)| j.attached && j.edges.reads.contains(&relation));
+        reads.map(|(id, _)| *id).collect()
+    }
+
+    /// Whole chunks go to workers in turn; the exchange behind the scan spreads their rows.
+    fn feed(&mut self, relation: RelationId, columns: Option<Arc<Vec<usize>>>, delta: Delta, jobs: &[JobId], inputs: &mut [Vec<JobInput>]) {
+        if !non_empty(&delta) {
+            return;
+        }
+        self.next_worker = (self.next_worker + 1) % inputs.len().max(1);
+        let Some(share) = inputs.get_mut(self.next_worker) else { return };
+        for job in jobs.iter().filter(|id| self.jobs.get(id).is_some_and(|j| j.attached)) {
+            share.push(JobInput { job: *job, relation, columns: columns.clone(), delta: delta.clone() });
+        }
+    }
+
+    /// All jobs of the pipelines that have something to do.
+    fn active_jobs(&self, inputs: &[Vec<JobInput>]) -> Vec<JobId> {
+        let with_input = inputs.iter().flatten().map(|i| i.job);
+        let reading = self.jobs.iter().filter(|(_, j)| j.attached && self.wants_epoch(j)).map(|(id, _)| *id);
+        let pipelines = with_input.chain(reading).filter_map(|id| self.components.get(&id)).collect::<BTreeSet<_>>();
+        let attached = |id: &JobId| self.jobs.get(id).is_some_and(|j| j.attached);
+        self.order.iter().filter(|id| attached(id) && self.components.get(id).is_some_and(|c| pipelines.contains(c))).copied().collect()
+    }
+
+    fn barrier(&self) -> Barrier {
+        let jobs = self.jobs.iter().map(|(id, job)| {
+            let readers = self.readers.iter().filter(|r| r.jobs.contains(id));
+            JobMeta {
+                id: *id,
+                // Level in the state that this checkpoint freezes: only what completed epochs have shown.
+                level: !matches!(job.state, JobState::Backfilling),
+                failed: match &job.state {
+                    JobState::Failed(error) => Some(error.message().to_string()),
+                    _ => None,
+                },
+                positions: readers.filter_map(|r| Some((r.source, r.position.clone()?))).collect(),
+            }
+        });
+        let meta = Meta::new(jobs.collect()).encode();
+        Barrier {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            // Encoding plain numbers and bytes into memory does not fail.
+            meta: meta.unwrap_or_default(),
+            tables: Vec::new(),
+            waiting: self.workers.count(),
+            stall: Duration::ZERO,
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! [`Engine`]: what sessions call. It talks to the clock by messages and reads figures that the clock left.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use millpond_common::{Delta, Epoch, Error, JobId, RelationId, RelationSpec, Result, SqlState};
+use millpond_plan::StreamPlan;
+use millpond_state::{Recovered, Store};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use crate::checkpoint::Meta;
+use crate::clock::{Clock, ClockStart, Control, Event, RestoredJob};
+use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, OperatorInfo, OperatorStats, SourceInfo, SourceSpec};
+use crate::log::{self, LogRequest};
+use crate::messages::Report;
+use crate::{checkpoint, dataflow};
+
+/// Checkpoints kept for `millpond.checkpoints`.
+const CHECKPOINTS_SHOWN_MAX: usize = 1000;
+
+/// How the engine runs.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// The server's memory budget in bytes.
+    pub memory: u64,
+    /// Time between checkpoints.
+    pub checkpoint_interval: Duration,
+}
+
+/// Figures that clock and workers leave for readers.
+pub(crate) struct Shared {
+    jobs: Mutex<Vec<JobInfo>>,
+    sources: Mutex<Vec<SourceInfo>>,
+    checkpoints: Mutex<VecDeque<CheckpointInfo>>,
+    operators: Mutex<BTreeMap<JobId, Vec<Arc<OperatorStats>>>>,
+    /// The newest visible epoch, and the log entry up to which transactions are in it; an error at the end.
+    visible: watch::Sender<(Epoch, u64)>,
+    ended: watch::Sender<Option<Result<()>>>,
+    pub epochs: AtomicU64,
+}
+
+impl Shared {
+    pub fn visible(&self, epoch: Epoch, log_seq: u64) {
+        self.visible.send_replace((epoch, log_seq));
+    }
+    pub fn checkpoint(&self, info: CheckpointInfo) {
+        let mut list = self.checkpoints.lock();
+        if list.len() == CHECKPOINTS_SHOWN_MAX {
+            list.pop_front();
+        }
+        list.push_back(info);
+    }
+    pub fn tell(&self, jobs: Vec<JobInfo>, sources: Vec<SourceInfo>) {
+        *self.jobs.lock() = jobs;
+        *self.sources.lock() = sources;
+    }
+    pub fn forget(&self, job: JobId) {
+        self.operators.lock().remove(&job);
+    }
+    pub fn end(&self, result: &Result<()>) {
+        self.ended.send_replace(Some(result.clone()));
+    }
+    fn register(&self, stats: Arc<OperatorStats>) {
+        self.operators.lock().entry(stats.job).or_default().push(stats);
+    }
+}
+
+/// The running engine. Cheap to clone; all clones are one engine.
+#[derive(Clone)]
+pub struct Engine {
+    store: Arc<Store>,
+    events: Sender<Event>,
+    log: Sender<LogRequest>,
+    shared: Arc<Shared>,
+}
+
+fn stopped() -> Error {
+    Error::new(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
+}
+
+/// How many state tables a plan needs: a job's numbers are `first_state_table` and the following.
+pub fn state_table_count(plan: &StreamPlan) -> Result<u32> {
+    dataflow::state_table_count(plan)
+}
+
+impl Engine {
+    /// Starts workers, clock and committer and continues all jobs from the last checkpoint. Jobs whose backfill had
+    /// not ended begin it anew.
+    pub fn start(
+        config: EngineConfig, store: Arc<Store>, recovered: &Recovered, tables: Vec<RelationSpec>, sources: Vec<SourceSpec>, jobs: Vec<JobSpec>,
+    ) -> Result<Engine> {
+        let meta = Meta::decode(&recovered.meta)?;
+        let (events, receiver) = crossbeam_channel::unbounded();
+        let (log, log_requests) = crossbeam_channel::unbounded();
+        let (committer, commits) = crossbeam_channel::unbounded();
+        let shared = Arc::new(Shared {
+            jobs: Mutex::default(),
+            sources: Mutex::default(),
+            checkpoints: Mutex::default(),
+            operators: Mutex::default(),
+            visible: watch::Sender::new((recovered.epoch, 0)),
+            ended: watch::Sender::new(None),
+            epochs: AtomicU64::new(recovered.epoch),
+        });
+        // Transactions after the checkpoint: readable for DML at once, applied in the first epoch.
+        let find = |id: RelationId| tables.iter().find(|t| t.id == id).cloned();
+        for table in &tables {
+            store.relation_add(table.clone());
+        }
+        let mut tail = Vec::new();
+        for (seq, bytes) in &recovered.log_tail {
+            let changes = log::decode(bytes, &find)?;
+            store.pending_add(*seq, changes.clone());
+            tail.push((*seq, changes));
+        }
+        for spec in &jobs {
+            if !meta.job(spec.id).is_some_and(|j| j.level) {
+                let tables = spec.first_state_table..spec.first_state_table + state_table_count(&spec.plan)?;
+                store.state_remove(&tables.map(millpond_common::StateTableId).collect::<Vec<_>>())?;
+                store.relation_remove(spec.output.id)?;
+            }
+        }
+        let registry = Arc::clone(&shared);
+        let reports = events.clone();
+        let workers = dataflow::spawn(
+            config.workers.max(1),
+            Arc::clone(&store),
+            Arc::new(move |stats| registry.register(stats)),
+            Arc::new(move |worker, report: Report| drop(reports.send(Event::Report(worker, report)))),
+        )?;
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
+        let (of_store, of_events) = (Arc::clone(&store), events.clone());
+        spawn("log", Box::new(move || log::run(&of_store, &log_requests, &of_events)))?;
+        let (of_store, of_events) = (Arc::clone(&store), events.clone());
+        spawn("committer", Box::new(move || checkpoint::run(&of_store, &commits, &of_events)))?;
+        let clock = Clock::new(ClockStart {
+            store: Arc::clone(&store),
+            shared: Arc::clone(&shared),
+            events: receiver,
+            sender: events.clone(),
+            workers,
+            committer,
+            memory: config.memory,
+            epoch: recovered.epoch,
+            log_seq: recovered.log_seq,
+            checkpoint_interval: config.checkpoint_interval,
+        });
+        let engine = Engine { store, events, log, shared };
+        tables.into_iter().try_for_each(|t| engine.control(Control::CreateTable(t)))?;
+        sources.into_iter().try_for_each(|s| engine.control(Control::CreateSource(s)))?;
+        let mut started = Vec::new();
+        for spec in jobs {
+            let known = meta.job(spec.id).filter(|j| j.level);
+            let restored = known.map(|j| Box::new(RestoredJob { positions: j.positions.clone(), failed: j.failed.clone() }));
+            let (reply, answer) = oneshot::channel();
+            engine.control(Control::CreateJob { spec: Box::new(spec), restored, reply })?;
+            started.push(answer);
+        }
+        if !tail.is_empty() {
+            engine.events.send(Event::Transactions(tail)).map_err(|_| stopped())?;
+        }
+        spawn("clock", Box::new(move || clock.run()))?;
+        for answer in started {
+            if let Err(error) = answer.blocking_recv().map_err(|_| stopped())? {
+                tracing::error!(error = %error, "a view could not be continued");
+            }
+        }
+        Ok(engine)
+    }
+
+    fn control(&self, control: Control) -> Result<()> {
+        self.events.send(Event::Control(control)).map_err(|_| stopped())
+    }
+
+    async fn ask<T>(&self, control: impl FnOnce(oneshot::Sender<Result<T>>) -> Control) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.control(control(reply))?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// The store under it.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// A new table, empty.
+    pub fn create_table(&self, spec: RelationSpec) -> Result<()> {
+        self.control(Control::CreateTable(spec))
+    }
+
+    /// A new source. It is read when a job needs it.
+    pub fn create_source(&self, spec: SourceSpec) -> Result<()> {
+        self.control(Control::CreateSource(spec))
+    }
+
+    /// A new job. Returns when it is set up; its progress tells when it has caught up.
+    pub async fn create_job(&self, spec: JobSpec) -> Result<JobHandle> {
+        self.ask(|reply| Control::CreateJob { spec: Box::new(spec), restored: None, reply }).await
+    }
+
+    /// Removes jobs and relations with their rows and state. Nothing that stays may read them.
+    pub async fn drop_relations(&self, relations: Vec<RelationId>, jobs: Vec<JobId>) -> Result<()> {
+        self.ask(|reply| Control::Drop { relations, jobs, reply }).await
+    }
+
+    /// Makes a transaction's net changes durable; they become visible together soon after. Returns its number in the log.
+    pub async fn commit_transaction(&self, changes: Vec<(RelationId, Delta)>) -> Result<u64> {
+        let (done, answer) = oneshot::channel();
+        self.log.send(LogRequest { changes, done }).map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Waits until the tables and all views contain the transaction.
+    pub async fn wait_visible(&self, log_seq: u64) -> Result<()> {
+        let mut visible = self.shared.visible.subscribe();
+        let mut ended = self.shared.ended.subscribe();
+        tokio::select! {
+            found = visible.wait_for(|(_, seq)| *seq >= log_seq) => found.map(|_| ()).map_err(|_| stopped()),
+            _ = ended.wait_for(Option::is_some) => Err(stopped()),
+        }
+    }
+
+    /// Returns when all that was written or read before is visible in every view.
+    pub async fn flush(&self) -> Result<()> {
+        self.ask(Control::Flush).await
+    }
+
+    /// Completes a checkpoint whose barrier follows this call.
+    pub async fn checkpoint(&self) -> Result<CheckpointInfo> {
+        self.ask(Control::Checkpoint).await
+    }
+
+    /// Changes the time between checkpoints.
+    pub fn set_checkpoint_interval(&self, interval: Duration) -> Result<()> {
+        self.control(Control::CheckpointInterval(interval))
+    }
+
+    /// Final checkpoint, then the end of all threads.
+    pub async fn shutdown(&self) -> Result<()> {
+        self.ask(Control::Shutdown).await
+    }
+
+    /// Waits until the engine has ended; an error if storage failed.
+    pub async fn ended(&self) -> Result<()> {
+        let mut ended = self.shared.ended.subscribe();
+        let result = ended.wait_for(Option::is_some).await.map_err(|_| stopped())?.clone();
+        result.unwrap_or(Ok(()))
+    }
+
+    /// All jobs.
+    pub fn jobs(&self) -> Vec<JobInfo> {
+        let operators = self.shared.operators.lock();
+        let mut jobs = self.shared.jobs.lock().clone();
+        for job in &mut jobs {
+            let infos = operators.get(&job.id).into_iter().flatten().map(|s| s.info()).collect::<Vec<_>>();
+            let root = infos.iter().map(|i| i.node).max();
+            job.input_rows = infos.iter().filter(|i| i.node == 0 || i.rows_in > 0).map(|i| i.rows_in).max().unwrap_or(0);
+            job.output_rows = infos.iter().filter(|i| Some(i.node) == root).map(|i| i.rows_out).sum();
+        }
+        jobs
+    }
+
+    /// All sources.
+    pub fn sources(&self) -> Vec<SourceInfo> {
+        self.shared.sources.lock().clone()
+    }
+
+    /// The last checkpoints of this run, oldest first.
+    pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
+        self.shared.checkpoints.lock().iter().cloned().collect()
+    }
+
+    /// All operators on all workers.
+    pub fn operators(&self) -> Vec<OperatorInfo> {
+        self.shared.operators.lock().values().flatten().map(|s| s.info()).collect()
+    }
+
+    /// The number of the newest epoch, visible or on its way.
+    pub fn epoch(&self) -> Epoch {
+        self.shared.epochs.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}

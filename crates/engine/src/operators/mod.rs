@@ -1,0 +1,137 @@
+//! Incremental relational operators: each a function of its state and of one epoch's input.
+//!
+//! What a row meets on its way:
+//! - stateless, per chunk: [`filter`], [`project`], [`unnest`], [`union`]
+//! - stateful, per epoch: [`join`], [`aggregate`], [`distinct`], [`top_n`]
+//! - where rows begin: [`values`] (scans are the driver's)
+//!
+//! Shared by them: [`expr`] (DataFusion's expressions, and its errors in PostgreSQL's terms), [`keys`] (rows as
+//! bytes), [`output`] (batches that match a node's schema), [`weight`] (a count as a state value).
+//!
+//! The general law is *output accumulated = the operator applied to the input accumulated*, at every epoch. Each
+//! stateful operator has a slow twin in `tests` that computes the right side.
+
+pub mod aggregate;
+pub mod distinct;
+pub mod expr;
+pub mod filter;
+pub mod join;
+pub mod keys;
+pub mod output;
+pub mod project;
+pub mod top_n;
+pub mod union;
+pub mod unnest;
+pub mod values;
+pub mod weight;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use millpond_common::{Delta, Epoch, Error, Result};
+use millpond_plan::{Node, Operator as PlanOperator, StreamPlan};
+use millpond_state::StateTable;
+
+/// What an operator may know of the epoch in which it steps.
+#[derive(Clone, Copy, Debug)]
+pub struct EpochContext {
+    /// The epoch's number; grows from step to step.
+    pub epoch: Epoch,
+    /// The first epoch of this job's life on this worker: what exists without input (the one row of a global
+    /// aggregate) is emitted now. Never set again after a restart from a checkpoint.
+    pub first: bool,
+    /// This worker's number.
+    pub worker: usize,
+    /// How many workers there are.
+    pub workers: usize,
+}
+
+/// One state table as the driver sees it: frozen at barriers, loaded at start.
+pub type StateHandle = Rc<RefCell<dyn StateTable>>;
+
+/// One incremental relational operator on one worker.
+///
+/// The driver guarantees that steps come in the order of epochs, that every row arrives on the worker that owns the
+/// virtual node of its [`distribution`] columns, and that no step runs while a table is frozen or loaded. After an
+/// error the operator is not stepped again.
+pub trait Operator {
+    /// Its state tables in a fixed order (the index is the table's identity across restarts), each with a short name.
+    fn state(&self) -> Vec<(&'static str, StateHandle)>;
+
+    /// Consumes one epoch: `inputs[port]` holds all deltas of the epoch at that port. Pushes the exact net change of
+    /// the output, in batches of bounded size with the node's schema.
+    fn step(&mut self, inputs: Vec<Vec<Delta>>, context: &EpochContext, out: &mut Vec<Delta>) -> Result<()>;
+}
+
+/// An operator without memory; may be called per chunk, as soon as the chunk is there.
+pub trait Stateless {
+    /// Consumes one chunk and pushes what becomes of it.
+    fn apply(&mut self, delta: Delta, out: &mut Vec<Delta>) -> Result<()>;
+}
+
+/// A node of a plan, ready to run on one worker.
+pub enum Built {
+    /// Runs per chunk.
+    Stateless(Box<dyn Stateless>),
+    /// Runs per epoch.
+    Stateful(Box<dyn Operator>),
+    /// All chunks of all inputs, each through [`union::conform`].
+    Union,
+    /// The driver's: changes of a relation.
+    Scan,
+    /// Rows that are there from the first epoch on; one worker emits them, once.
+    Values(Delta),
+}
+
+/// The columns of the input by which `port` of `node` must be distributed: rows equal in them reach the same worker.
+/// `None`: any distribution will do; `Some` of nothing: all rows go to the owner of the one virtual node.
+pub fn distribution(node: &Node, port: usize) -> Option<Vec<usize>> {
+    match &node.operator {
+        PlanOperator::Join { on, .. } => Some(on.iter().map(|(left, right)| if port == 0 { *left } else { *right }).collect()),
+        PlanOperator::Aggregate { group, .. } => Some(group.clone()),
+        // Its output's columns are its input's.
+        PlanOperator::Distinct => Some((0..node.schema.fields().len()).collect()),
+        PlanOperator::TopN { partition, .. } => Some(partition.clone()),
+        PlanOperator::Scan { .. }
+        | PlanOperator::Values { .. }
+        | PlanOperator::Filter { .. }
+        | PlanOperator::Project { .. }
+        | PlanOperator::Unnest { .. }
+        | PlanOperator::Union => None,
+    }
+}
+
+/// Makes the node at `node` of `plan` ready to run. Fails if the plan asks for what no operator can do.
+pub fn build(plan: &StreamPlan, node: usize) -> Result<Built> {
+    let this = plan.nodes.get(node).ok_or_else(|| Error::internal(format!("plan has no node {node}")))?;
+    let input = |port: usize| -> Result<&Node> {
+        let found = this.inputs.get(port).and_then(|i| plan.nodes.get(*i));
+        found.ok_or_else(|| Error::internal(format!("node {node} has no input {port}")))
+    };
+    let schema = &this.schema;
+    Ok(match &this.operator {
+        PlanOperator::Scan { .. } => Built::Scan,
+        PlanOperator::Union => Built::Union,
+        PlanOperator::Values { ipc } => Built::Values(values::decode(ipc, schema)?),
+        PlanOperator::Filter { predicate } => Built::Stateless(Box::new(filter::Filter::new(predicate, &input(0)?.schema, schema)?)),
+        PlanOperator::Project { exprs } => Built::Stateless(Box::new(project::Project::new(exprs, &input(0)?.schema, schema)?)),
+        PlanOperator::Unnest { columns } => Built::Stateless(Box::new(unnest::Unnest::new(columns, schema))),
+        PlanOperator::Join { kind, on, null_equals_null, filter } => {
+            let inputs = [&input(0)?.schema, &input(1)?.schema];
+            Built::Stateful(Box::new(join::Join::new(*kind, on, *null_equals_null, filter.as_ref(), inputs, schema)?))
+        }
+        PlanOperator::Aggregate { group, calls } => {
+            let input = input(0)?;
+            Built::Stateful(Box::new(aggregate::Aggregate::new(group, calls, &input.schema, input.append_only, schema)?))
+        }
+        PlanOperator::Distinct => Built::Stateful(Box::new(distinct::Distinct::new(&input(0)?.schema, schema)?)),
+        PlanOperator::TopN { partition, order, offset, limit, row_number } => {
+            let input = input(0)?;
+            let window = top_n::Window { offset: *offset, limit: *limit, row_number: *row_number };
+            Built::Stateful(Box::new(top_n::TopN::new(partition, order, window, &input.schema, input.append_only, schema)?))
+        }
+    })
+}
