@@ -148,7 +148,7 @@ impl Engine {
             committer,
             memory: config.memory,
             epoch: recovered.epoch,
-            log_seq: recovered.log_seq,
+            log_seq: recovered.log_tail.first().map_or(0, |(seq, _)| seq.saturating_sub(1)),
             checkpoint_interval: config.checkpoint_interval,
         });
         let engine = Engine { store, events, log, shared };

@@ -1,0 +1,63 @@
+//! The HTTP port: `/healthz` and Prometheus' `/metrics`.
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use metrics::gauge;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use millpond_common::{Error, Result};
+use millpond_engine::Engine;
+use tokio::net::TcpListener;
+
+/// Serves until the process ends.
+pub async fn serve(listener: TcpListener, engine: Engine) -> Result<()> {
+    let recorder = PrometheusBuilder::new().install_recorder();
+    let handle = recorder.map_err(|e| Error::internal(format!("cannot install the metrics recorder: {e}")))?;
+    let app = Router::new()
+        .route("/healthz", get(|| async { (StatusCode::OK, "ok\n") }))
+        .route("/metrics", get(move || async move { render(&engine, &handle) }));
+    Ok(axum::serve(listener, app).await?)
+}
+
+/// Takes the figures at the moment of the scrape; between scrapes metrics cost nothing.
+fn render(engine: &Engine, handle: &PrometheusHandle) -> String {
+    let store = engine.store().stats();
+    gauge!("millpond_epoch").set(engine.epoch() as f64);
+    gauge!("millpond_visible_epoch").set(engine.store().visible_epoch() as f64);
+    gauge!("millpond_store_disk_bytes").set(store.disk_bytes as f64);
+    gauge!("millpond_store_files").set(store.files as f64);
+    gauge!("millpond_store_uncommitted_rows").set(store.overlay_rows as f64);
+    gauge!("millpond_store_uncommitted_bytes").set(store.overlay_bytes as f64);
+    for job in engine.jobs() {
+        let view = job.name.clone();
+        gauge!("millpond_job_input_rows", "view" => view.clone()).set(job.input_rows as f64);
+        gauge!("millpond_job_output_rows", "view" => view.clone()).set(job.output_rows as f64);
+        let failed = f64::from(u8::from(job.state.name() == "FAILED"));
+        gauge!("millpond_job_failed", "view" => view).set(failed);
+    }
+    for source in engine.sources() {
+        gauge!("millpond_source_rows", "source" => source.name.clone()).set(source.rows_read as f64);
+        gauge!("millpond_source_bad_rows", "source" => source.name.clone()).set(source.bad_rows as f64);
+    }
+    let checkpoints = engine.checkpoints();
+    let completed = checkpoints.iter().filter(|c| c.state == "COMPLETED");
+    gauge!("millpond_checkpoints_failed").set(checkpoints.iter().filter(|c| c.state == "FAILED").count() as f64);
+    if let Some(last) = completed.last() {
+        gauge!("millpond_checkpoint_epoch").set(last.epoch as f64);
+        gauge!("millpond_checkpoint_duration_seconds").set(last.duration.as_secs_f64());
+        gauge!("millpond_checkpoint_stall_seconds").set(last.stall.as_secs_f64());
+        gauge!("millpond_checkpoint_bytes").set(last.bytes as f64);
+    }
+    let mut state = std::collections::BTreeMap::<String, (u64, u64)>::new();
+    let names = engine.jobs().into_iter().map(|j| (j.id, j.name)).collect::<std::collections::BTreeMap<_, _>>();
+    for operator in engine.operators() {
+        let entry = state.entry(names.get(&operator.job).cloned().unwrap_or_default()).or_default();
+        entry.0 += operator.state_rows;
+        entry.1 += operator.state_bytes;
+    }
+    for (view, (rows, bytes)) in state {
+        gauge!("millpond_job_state_rows", "view" => view.clone()).set(rows as f64);
+        gauge!("millpond_job_state_bytes", "view" => view).set(bytes as f64);
+    }
+    handle.render()
+}
