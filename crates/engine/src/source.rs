@@ -12,18 +12,28 @@ use crate::clock::Event;
 use crate::job::SourceSpec;
 
 /// Chunks that a reader may be ahead of the clock.
-const CHUNKS_AHEAD_MAX: usize = 24;
+const CHUNKS_AHEAD_MAX: usize = 48;
 
 /// What a reader thread tells.
 pub(crate) enum Read {
-    /// Rows, the position after them, and how many rows were skipped as bad.
-    Rows(Delta, Position, u64),
+    /// Rows, and where they end.
+    Rows(Rows),
     /// All that was there has been read; more may come.
     CaughtUp,
     /// There will never be more.
     End,
     /// It cannot go on.
     Failed(Error),
+}
+
+/// A chunk with what is known of it.
+pub(crate) struct Rows {
+    pub delta: Delta,
+    /// Reading on here gives exactly the rest.
+    pub end: Position,
+    /// The same in words.
+    pub end_text: String,
+    pub bad_rows: u64,
 }
 
 /// A reader and the jobs that it serves.
@@ -76,7 +86,8 @@ impl SourceReader {
                 let go_on = match next {
                     Ok(Poll::Chunk(chunk)) => {
                         told = false;
-                        give(Read::Rows(chunk.delta, chunk.end, chunk.bad_rows))
+                        let end_text = reader.describe(&chunk.end);
+                        give(Read::Rows(Rows { delta: chunk.delta, end: chunk.end, end_text, bad_rows: chunk.bad_rows }))
                     }
                     Ok(Poll::Idle) if told => true,
                     Ok(Poll::Idle) => {

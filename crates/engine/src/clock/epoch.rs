@@ -84,12 +84,14 @@ impl Clock {
                 let Ok(read) = reader.queue.try_recv() else { break };
                 self.dirty = true;
                 match read {
-                    Read::Rows(delta, end, bad_rows) => {
+                    Read::Rows(read) => {
+                        let delta = read.delta;
                         rows += delta.len();
                         reader.rows_read += delta.len() as u64;
-                        reader.bad_rows += bad_rows;
+                        reader.bad_rows += read.bad_rows;
                         reader.caught_up = false;
-                        reader.position = Some(end);
+                        reader.position = Some(read.end);
+                        reader.position_text = read.end_text;
                         let (source, columns, jobs) = (reader.source, Arc::clone(&reader.columns), reader.jobs.clone());
                         self.feed(source, Some(columns), delta, &jobs, inputs);
                     }

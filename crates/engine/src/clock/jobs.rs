@@ -216,7 +216,7 @@ impl Clock {
             relation: source.id,
             name: source.name.clone(),
             connector: source.options.get("connector").cloned().unwrap_or_default(),
-            position: readers.iter().filter_map(|r| r.position.as_ref()).map(millpond_connect::describe).next().unwrap_or_default(),
+            position: readers.iter().map(|r| r.position_text.clone()).next().unwrap_or_default(),
             rows_read: readers.iter().map(|r| r.rows_read).max().unwrap_or(0),
             bad_rows: readers.iter().map(|r| r.bad_rows).max().unwrap_or(0),
             finished: !readers.is_empty() && readers.iter().all(|r| r.finished),

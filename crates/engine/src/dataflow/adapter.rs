@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use arrow_schema::SchemaRef;
 use millpond_common::{Delta, Epoch, Error, Result};
 use timely::container::NoopBuilder;
 use timely::dataflow::channels::pact::{DistributorPact, Pipeline};
@@ -21,7 +22,7 @@ use timely::progress::operate::FrontierInterest;
 
 use super::chunk::{Chunk, Route};
 use crate::job::OperatorStats;
-use crate::operators::{EpochContext, Operator, Stateless};
+use crate::operators::{self, EpochContext, Operator, Stateless};
 
 /// Rows in an operator's output chunk at most; larger deltas are cut.
 const CHUNK_ROWS_MAX: usize = 65_536;
@@ -123,8 +124,14 @@ pub(super) fn stateless<'scope>(
     stream
 }
 
-/// All inputs' chunks.
-pub(super) fn union<'scope>(scope: Scope<'scope, Epoch>, inputs: Vec<ChunkStream<'scope>>, stats: Arc<OperatorStats>) -> ChunkStream<'scope> {
+/// All inputs' chunks, under one schema.
+pub(super) fn union<'scope>(
+    scope: Scope<'scope, Epoch>,
+    inputs: Vec<ChunkStream<'scope>>,
+    schema: SchemaRef,
+    failure: Failure,
+    stats: Arc<OperatorStats>,
+) -> ChunkStream<'scope> {
     let mut builder = OperatorBuilder::new(stats.name.clone(), scope);
     let mut ports = inputs.into_iter().map(|s| puller(builder.new_input(s, Pipeline))).collect::<Vec<_>>();
     let (output, stream) = builder.new_output();
@@ -136,7 +143,11 @@ pub(super) fn union<'scope>(scope: Scope<'scope, Epoch>, inputs: Vec<ChunkStream
                 port(&mut |capability, delta| {
                     stats.rows_in.fetch_add(delta.len() as u64, Relaxed);
                     stats.rows_out.fetch_add(delta.len() as u64, Relaxed);
-                    session.session_with_builder(&capability).give_container(&mut Chunk(delta));
+                    failure.guard(|| {
+                        let delta = operators::union::conform(&schema, delta)?;
+                        session.session_with_builder(&capability).give_container(&mut Chunk(delta));
+                        Ok(())
+                    });
                 });
             }
         }

@@ -162,7 +162,7 @@ impl<'scope> Graph<'_, 'scope> {
             Ok(Built::Values(delta)) => self.values(delta),
             Ok(Built::Union) => {
                 let inputs = node.inputs.clone().into_iter().map(|i| self.take(i)).collect();
-                adapter::union(self.scope, inputs, self.stats(at))
+                adapter::union(self.scope, inputs, SchemaRef::clone(&node.schema), self.failure.clone(), self.stats(at))
             }
             Ok(Built::Stateless(operator)) => {
                 if self.is_fused(at) {
@@ -176,7 +176,7 @@ impl<'scope> Graph<'_, 'scope> {
                     self.tables.push((id, handle));
                 }
                 let inputs = node.inputs.clone().into_iter().enumerate();
-                let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(&node.operator, port))).collect();
+                let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(node, port))).collect();
                 let context = StatefulContext {
                     failure: self.failure.clone(),
                     stats: self.stats(at),
