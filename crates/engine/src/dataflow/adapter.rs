@@ -20,7 +20,7 @@ use timely::dataflow::{Scope, Stream};
 use timely::progress::frontier::MutableAntichain;
 use timely::progress::operate::FrontierInterest;
 
-use super::chunk::{Chunk, Route};
+use super::chunk::{ByHash, Chunk};
 use crate::job::OperatorStats;
 use crate::operators::{self, EpochContext, Operator, Stateless};
 
@@ -74,7 +74,7 @@ fn add_port<'scope>(
     builder: &mut OperatorBuilder<'scope, Epoch>, stream: ChunkStream<'scope>, route: Option<Vec<usize>>, workers: usize,
 ) -> Puller {
     match route {
-        Some(columns) if workers > 1 => puller(builder.new_input(stream, DistributorPact(move |_| Route::Hash(columns)))),
+        Some(columns) if workers > 1 => puller(builder.new_input(stream, DistributorPact(move |_| ByHash(columns)))),
         _ => puller(builder.new_input(stream, Pipeline)),
     }
 }

@@ -74,24 +74,16 @@ impl ContainerBytes for Chunk {
     }
 }
 
-/// Where a chunk's rows go.
-pub(super) enum Route {
-    /// Each row to the worker that owns the virtual node of these columns.
-    Hash(Vec<usize>),
-    /// They stay on this worker.
-    Local(usize),
-}
+/// Sends each row to the worker that owns the virtual node of these columns.
+pub(super) struct ByHash(pub Vec<usize>);
 
-impl Distributor<Chunk> for Route {
+impl Distributor<Chunk> for ByHash {
     fn partition<T: Clone, P: Push<Message<T, Chunk>>>(&mut self, container: &mut Chunk, time: &T, pushers: &mut [P]) {
         let Chunk(delta) = std::mem::take(container);
         if delta.is_empty() {
             return;
         }
-        let columns = match self {
-            Route::Local(here) => return push(delta, time, *here, pushers),
-            Route::Hash(columns) => columns,
-        };
+        let columns = &self.0;
         let workers = pushers.len();
         if columns.is_empty() {
             let owner = vnode_owner(vnode(constant_hash()), workers);

@@ -6,6 +6,7 @@
 //! - where rows begin: [`values`] (scans are the driver's)
 //!
 //! Shared by them: [`expr`] (DataFusion's expressions, and its errors in PostgreSQL's terms), [`keys`] (rows as
+//! bytes), [`output`] (batches that match a node's schema).
 //!
 //! The general law is *output accumulated = the operator applied to the input accumulated*, at every epoch. Each
 //! stateful operator has a slow twin in `tests` that computes the right side.

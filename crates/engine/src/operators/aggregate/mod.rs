@@ -1,0 +1,178 @@
+//! One row per group, with counts, sums, means and extremes of its rows.
+//!
+//! An epoch's input is first added up per touched group in [`partial`] columns, without looking at state. Then each
+//! touched group is visited once: its row as it was, the contributions added, its row as it is; if they differ, the
+//! old one goes and the new one comes.
+
+mod call;
+mod float_sum;
+mod group;
+mod partial;
+mod result;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use arrow::array::AsArray;
+use arrow_schema::SchemaRef;
+use millpond_common::ids::vnode_owner;
+use millpond_common::{Delta, Error, Result};
+use millpond_plan::AggregateCall;
+use millpond_state::{KeyedState, SortedState};
+
+use self::call::{Call, Datum};
+use self::group::Group;
+use self::partial::{Partial, Routes, place_prefix};
+use self::result::Results;
+use super::keys::{Interner, KeyCodec};
+use super::{EpochContext, Operator, StateHandle};
+
+/// Groups rows and keeps their aggregates.
+pub struct Aggregate {
+    /// Group key → its state.
+    groups: Rc<RefCell<KeyedState<Group>>>,
+    /// Group key, call, value → count: for min and max over input that may delete.
+    values: Rc<RefCell<SortedState<i64>>>,
+    /// Group key, call, value → count: for DISTINCT.
+    seen: Rc<RefCell<KeyedState<i64>>>,
+    keys: KeyCodec,
+    calls: Vec<Call>,
+    /// Without group columns there is one group, always.
+    global: bool,
+    schema: SchemaRef,
+}
+
+/// What an epoch's input adds up to.
+struct Gathered {
+    groups: Interner,
+    rows: Vec<i64>,
+    partials: Vec<Partial>,
+}
+
+impl Gathered {
+    fn grow(&mut self) {
+        self.rows.resize(self.groups.len(), 0);
+        self.partials.iter_mut().for_each(|p| p.grow(self.groups.len()));
+    }
+}
+
+impl Aggregate {
+    /// Over rows of `input`, of which `append_only` says that none is ever deleted.
+    pub fn new(group: &[usize], calls: &[AggregateCall], input: &SchemaRef, append_only: bool, schema: &SchemaRef) -> Result<Self> {
+        if schema.fields().len() != group.len() + calls.len() || calls.len() > usize::from(u16::MAX) {
+            return Err(Error::internal("an aggregate's schema does not fit its calls"));
+        }
+        let outputs = schema.fields().iter().skip(group.len());
+        let calls = calls.iter().zip(outputs).map(|(call, field)| Call::new(call, input, append_only, field.data_type()));
+        Ok(Aggregate {
+            groups: Rc::default(),
+            values: Rc::default(),
+            seen: Rc::default(),
+            keys: KeyCodec::new(input, group)?,
+            calls: calls.collect::<Result<_>>()?,
+            global: group.is_empty(),
+            schema: SchemaRef::clone(schema),
+        })
+    }
+
+    fn gather(&self, delta: &Delta, gathered: &mut Gathered) -> Result<()> {
+        let keys = self.keys.encode(&delta.batch)?;
+        let groups = if self.global {
+            gathered.groups.intern(keys.hash(0), keys.get(0));
+            vec![0; delta.len()]
+        } else {
+            (0..delta.len()).map(|i| gathered.groups.intern(keys.hash(i), keys.get(i)) as u32).collect()
+        };
+        gathered.grow();
+        let routes = Routes { groups: &groups, weights: delta.diffs.as_ref().map(|d| &d.values()[..]) };
+        match routes.weights {
+            Some(weights) => groups.iter().zip(weights).for_each(|(g, w)| gathered.rows[*g as usize] += w),
+            None => groups.iter().for_each(|g| gathered.rows[*g as usize] += 1),
+        }
+        for (call, partial) in self.calls.iter().zip(&mut gathered.partials) {
+            let argument = call.plan.argument.map(|c| delta.batch.column(c));
+            let filter = call.plan.filter.map(|c| delta.batch.column(c).as_boolean());
+            partial.update(call, &routes, argument, filter)?;
+        }
+        Ok(())
+    }
+
+    /// The group's output columns of calls, as its state stands.
+    fn results(&self, group: &Group, key: &[u8], values: &SortedState<i64>, place: &mut Vec<u8>, row: &mut Vec<Datum>) -> Result<()> {
+        row.clear();
+        for (number, (call, slot)) in self.calls.iter().zip(&group.slots).enumerate() {
+            place_prefix(place, key, number as u16);
+            row.push(call.result(slot, values, place)?);
+        }
+        Ok(())
+    }
+
+    fn settle(&self, mut gathered: Gathered, out: &mut Vec<Delta>) -> Result<()> {
+        for (number, (call, partial)) in self.calls.iter().zip(&mut gathered.partials).enumerate() {
+            partial.close(call, number as u16, &gathered.groups, &mut self.seen.borrow_mut())?;
+        }
+        let (mut states, mut values) = (self.groups.borrow_mut(), self.values.borrow_mut());
+        let mut results = Results::new(&self.keys, &self.calls, &self.schema);
+        let (mut place, mut before, mut after) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..gathered.groups.len() {
+            let key = gathered.groups.get(number);
+            let state = states.get_or_insert_with(key, || Group::new(&self.calls));
+            let was_shown = state.shown;
+            if was_shown {
+                self.results(state, key, &values, &mut place, &mut before)?;
+            }
+            state.rows += gathered.rows[number];
+            for (call, (partial, slot)) in gathered.partials.iter_mut().zip(&mut state.slots).enumerate() {
+                place_prefix(&mut place, key, call as u16);
+                partial.apply(number, slot, &mut values, &place)?;
+            }
+            state.shown = self.global || state.rows > 0;
+            let is_shown = state.shown;
+            if is_shown {
+                self.results(state, key, &values, &mut place, &mut after)?;
+            }
+            if state.rows == 0 && !is_shown {
+                states.remove(key);
+            }
+            if !(was_shown && is_shown && before == after) {
+                if was_shown {
+                    results.push(key, &mut before, -1);
+                }
+                if is_shown {
+                    results.push(key, &mut after, 1);
+                }
+                results.flush_if_full(out)?;
+            }
+        }
+        results.flush(out)
+    }
+}
+
+impl Operator for Aggregate {
+    fn state(&self) -> Vec<(&'static str, StateHandle)> {
+        vec![
+            ("groups", Rc::clone(&self.groups) as StateHandle),
+            ("values", Rc::clone(&self.values) as StateHandle),
+            ("distinct", Rc::clone(&self.seen) as StateHandle),
+        ]
+    }
+
+    fn step(&mut self, inputs: Vec<Vec<Delta>>, context: &EpochContext, out: &mut Vec<Delta>) -> Result<()> {
+        let partials = self.calls.iter().map(Partial::new).collect();
+        let mut gathered = Gathered { groups: Interner::default(), rows: Vec::new(), partials };
+        for delta in inputs.iter().flatten().filter(|d| !d.is_empty()) {
+            self.gather(delta, &mut gathered)?;
+        }
+        if self.global && context.first {
+            let (hash, key) = self.keys.empty_key()?;
+            if vnode_owner(key[0], context.workers) == context.worker {
+                gathered.groups.intern(hash, &key);
+                gathered.grow();
+            }
+        }
+        if gathered.groups.is_empty() {
+            return Ok(());
+        }
+        self.settle(gathered, out)
+    }
+}

@@ -1,0 +1,6 @@
+//! End-to-end tests: the real server, real clients.
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod scripts;
+mod server;

@@ -1,0 +1,195 @@
+//! Random SIGKILL: a server that is killed again and again while clients write, a followed file grows and Nexmark
+//! events flow. After each restart every acknowledged write must be there, and every view must equal its query.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio_postgres::Client;
+
+use crate::oracle;
+use crate::server::{Server, rows, run, value, wait_for};
+
+/// What a run of the harness does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Decides everything that is random.
+    pub seed: u64,
+    /// How often the server is killed.
+    pub kills: usize,
+    /// Longest time between a restart and the next kill, in milliseconds.
+    pub life_ms_max: u64,
+    /// Nexmark events.
+    pub events: u64,
+}
+
+/// What it saw.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Kills survived.
+    pub kills: usize,
+    /// Transactions that were answered.
+    pub acknowledged: usize,
+    /// Epochs at the end.
+    pub epochs: u64,
+    /// Views compared with their query.
+    pub comparisons: usize,
+}
+
+const SCHEMA: &str = "
+CREATE TABLE account (id BIGINT PRIMARY KEY, branch INT NOT NULL, balance BIGINT NOT NULL);
+CREATE TABLE note (account BIGINT, text VARCHAR);
+CREATE MATERIALIZED VIEW total AS SELECT branch, count(*) AS n, sum(balance) AS balance, min(balance) AS low, max(balance) AS high FROM account GROUP BY branch;
+CREATE MATERIALIZED VIEW rich AS SELECT a.id, a.branch, a.balance, n.text FROM account a LEFT JOIN note n ON a.id = n.account WHERE a.balance > 100;
+CREATE MATERIALIZED VIEW rich_branches AS SELECT branch, count(*) AS n, count(text) AS notes FROM rich GROUP BY branch;
+CREATE MATERIALIZED VIEW best AS SELECT id, balance FROM account ORDER BY balance DESC, id LIMIT 5;
+CREATE MATERIALIZED VIEW silent AS SELECT id FROM account WHERE id NOT IN (SELECT account FROM note WHERE account IS NOT NULL);
+CREATE MATERIALIZED VIEW payment_copy AS SELECT * FROM payment;
+CREATE MATERIALIZED VIEW paid AS SELECT account, count(*) AS n, sum(amount) AS amount FROM payment GROUP BY account;
+CREATE MATERIALIZED VIEW paid_rich AS SELECT p.account, p.amount, a.branch FROM paid p JOIN account a ON p.account = a.id;
+CREATE MATERIALIZED VIEW bid_copy AS SELECT auction, bidder, price FROM bid;
+CREATE MATERIALIZED VIEW auction_copy AS SELECT id, category FROM auction;
+CREATE MATERIALIZED VIEW price AS SELECT b.auction, max(b.price) AS price, count(*) AS bids FROM bid b JOIN auction a ON b.auction = a.id GROUP BY b.auction;
+CREATE MATERIALIZED VIEW price_by_category AS SELECT a.category, sum(p.price) AS price FROM price p JOIN auction a ON p.auction = a.id GROUP BY a.category;
+";
+
+const COPIES: &[(&str, &str)] = &[("payment", "payment_copy"), ("bid", "bid_copy"), ("auction", "auction_copy")];
+
+/// Runs the plan; an error says what was violated.
+pub async fn torture(plan: &Plan, dir: &Path, arguments: &[&str]) -> Result<Outcome, String> {
+    let mut random = StdRng::seed_from_u64(plan.seed);
+    let payments = dir.join("payments.csv");
+    std::fs::write(&payments, "payment_id,account,amount\n").map_err(|e| e.to_string())?;
+    let mut server = Server::start(dir, arguments).await;
+    let client = server.connect().await;
+    let sources = format!(
+        "CREATE SOURCE payment (payment_id BIGINT, account BIGINT, amount BIGINT) WITH (connector = 'file', path = '{}', follow = 'true') FORMAT PLAIN ENCODE CSV;
+         CREATE SOURCE bid WITH (connector = 'nexmark', type = 'bid', events = '{events}', seed = '{seed}', rate = '20000');
+         CREATE SOURCE auction WITH (connector = 'nexmark', type = 'auction', events = '{events}', seed = '{seed}', rate = '20000');",
+        payments.display(),
+        events = plan.events,
+        seed = plan.seed
+    );
+    for statement in sources.split(';').chain(SCHEMA.split(';')).map(str::trim).filter(|s| !s.is_empty()) {
+        run(&client, statement).await;
+    }
+    let mut model = Model::default();
+    let mut outcome = Outcome::default();
+    let mut paid = 0u64;
+    for kill in 0..plan.kills {
+        let life = Duration::from_millis(random.random_range(5..plan.life_ms_max));
+        let client = server.connect().await;
+        let until = tokio::time::sleep(life);
+        tokio::pin!(until);
+        let work = async {
+            while model.transact(&client, &mut random).await {
+                outcome.acknowledged += 1;
+                if random.random_bool(0.5) {
+                    append(&payments, &mut paid, &mut random);
+                }
+            }
+        };
+        tokio::select! { () = work => {}, () = &mut until => {} }
+        server.kill();
+        server.restart().await;
+        let client = server.connect().await;
+        let context = |e: String| format!("seed {} after kill {}: {e}\n{}", plan.seed, kill + 1, server.log());
+        model.compare(&client).await.map_err(context)?;
+        outcome.comparisons += oracle::check_all(&client, COPIES).await.map_err(context)?;
+        outcome.kills += 1;
+    }
+    let client = server.connect().await;
+    wait_for(&client, "SELECT count(*) FROM payment_copy", &paid.to_string()).await;
+    wait_for(&client, "SELECT count(*) FROM bid_copy", &(plan.events / 50 * 46).to_string()).await;
+    wait_for(&client, "SELECT count(*) FROM auction_copy", &(plan.events / 50 * 3).to_string()).await;
+    outcome.comparisons += oracle::check_all(&client, COPIES).await?;
+    // Sources that end can be read in batch from their start: the copies themselves are right, too.
+    for (source, copy, columns) in [("bid", "bid_copy", "auction, bidder, price"), ("auction", "auction_copy", "id, category")] {
+        oracle::check(&client, copy, &format!("SELECT {columns} FROM {source}"), &[]).await?;
+    }
+    outcome.epochs = value(&client, "SELECT max(epoch) FROM millpond.checkpoints").await.parse().unwrap_or(0);
+    server.stop().await;
+    Ok(outcome)
+}
+
+fn append(path: &Path, paid: &mut u64, random: &mut StdRng) {
+    let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+    let lines = random.random_range(1..20);
+    let text = (0..lines).map(|i| format!("{},{},{}\n", *paid + i, random.random_range(0..50), random.random_range(1..1000)));
+    let text = text.collect::<String>();
+    // In two writes, so that a reader meets half a line now and then.
+    let cut = random.random_range(0..text.len());
+    file.write_all(&text.as_bytes()[..cut]).unwrap();
+    file.write_all(&text.as_bytes()[cut..]).unwrap();
+    *paid += lines;
+}
+
+/// What the tables must hold: acknowledged transactions, and perhaps the one that was not answered.
+#[derive(Default)]
+struct Model {
+    accounts: BTreeMap<i64, (i64, i64)>,
+    notes: i64,
+    /// The state if the transaction on its way when the server died has happened.
+    in_doubt: Option<(BTreeMap<i64, (i64, i64)>, i64)>,
+}
+
+impl Model {
+    /// One transaction; false if the server is gone.
+    async fn transact(&mut self, client: &Client, random: &mut StdRng) -> bool {
+        let mut next = (self.accounts.clone(), self.notes);
+        let mut sql = String::from("BEGIN;");
+        for _ in 0..random.random_range(1..5) {
+            let id = random.random_range(0..60i64);
+            match random.random_range(0..10) {
+                0..4 => {
+                    let (branch, balance) = (id % 7, random.random_range(0..500));
+                    sql += &format!("INSERT INTO account VALUES ({id}, {branch}, {balance}) ON CONFLICT (id) DO UPDATE SET balance = excluded.balance;");
+                    next.0.insert(id, (branch, balance));
+                }
+                4..7 => {
+                    sql += &format!("UPDATE account SET balance = balance + 10 WHERE id BETWEEN {id} AND {};", id + 5);
+                    next.0.range_mut(id..=id + 5).for_each(|(_, a)| a.1 += 10);
+                }
+                7 => {
+                    sql += &format!("DELETE FROM account WHERE id = {id};");
+                    next.0.remove(&id);
+                }
+                _ => {
+                    sql += &format!("INSERT INTO note VALUES ({id}, 'seen'), (NULL, 'lost');");
+                    next.1 += 2;
+                }
+            }
+        }
+        sql += "COMMIT;";
+        self.in_doubt = Some(next);
+        if client.simple_query(&sql).await.is_err() {
+            return false;
+        }
+        if let Some((accounts, notes)) = self.in_doubt.take() {
+            (self.accounts, self.notes) = (accounts, notes);
+        }
+        true
+    }
+
+    async fn compare(&mut self, client: &Client) -> Result<(), String> {
+        let found = rows(client, "SELECT id, branch, balance FROM account").await.map_err(|e| e.to_string())?;
+        let number = |t: &Option<String>| t.as_ref().and_then(|t| t.parse::<i64>().ok()).unwrap_or(i64::MIN);
+        let accounts = found.iter().map(|r| (number(&r[0]), (number(&r[1]), number(&r[2])))).collect::<BTreeMap<_, _>>();
+        let notes = value(client, "SELECT count(*) FROM note").await.parse::<i64>().unwrap_or(-1);
+        if let Some((doubtful, doubtful_notes)) = self.in_doubt.take()
+            && accounts == doubtful
+            && notes == doubtful_notes
+        {
+            (self.accounts, self.notes) = (doubtful, doubtful_notes);
+            return Ok(());
+        }
+        if accounts == self.accounts && notes == self.notes {
+            return Ok(());
+        }
+        let missing = self.accounts.iter().filter(|(id, a)| accounts.get(id) != Some(a)).collect::<Vec<_>>();
+        Err(format!("acknowledged writes are lost: {missing:?}; {notes} notes, expected {}", self.notes))
+    }
+}

@@ -1,0 +1,2 @@
+//! Work that clients do, with what must hold afterwards.
+
