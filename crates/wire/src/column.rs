@@ -1,0 +1,135 @@
+//! One column of a result, downcast once so that each value is written without dispatch on `dyn Array`.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
+    Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow_schema::{DataType, IntervalUnit, TimeUnit};
+use millpond_common::types::NUMERIC_DEFAULT;
+use millpond_common::{Error, Result, SqlType};
+
+/// A column's values in the type they are written as.
+pub(crate) enum Values {
+    Boolean(BooleanArray),
+    Int16(Int16Array),
+    Int32(Int32Array),
+    Int64(Int64Array),
+    Oid(Int64Array),
+    Float32(Float32Array),
+    Float64(Float64Array),
+    Decimal {
+        values: Decimal128Array,
+        scale: i8,
+        trim: bool,
+    },
+    /// A decimal wider than 38 digits, as text.
+    WideDecimal(StringArray),
+    Text(StringArray),
+    Jsonb(StringArray),
+    Uuid(StringArray),
+    Char(StringArray),
+    Bytea(BinaryArray),
+    Date(Date32Array),
+    Time(Time64MicrosecondArray),
+    Timestamp {
+        values: TimestampMicrosecondArray,
+        utc: bool,
+    },
+    Interval(IntervalMonthDayNanoArray),
+    List {
+        values: ListArray,
+        item: Box<Column>,
+    },
+}
+
+/// A column that can be written value by value, in text or binary form.
+pub struct Column {
+    pub(crate) values: Values,
+    pub(crate) sql: SqlType,
+    nulls: Option<arrow::buffer::NullBuffer>,
+}
+
+impl Column {
+    /// Prepares an array for writing as `sql`. Arrow types that are not the type's own form are cast first.
+    pub fn new(array: &ArrayRef, sql: &SqlType) -> Result<Column> {
+        let nulls = array.logical_nulls();
+        if let (SqlType::Numeric { .. }, DataType::Decimal256(..)) = (sql, array.data_type()) {
+            let values = Values::WideDecimal(cast(array, &DataType::Utf8)?.as_string::<i32>().clone());
+            return Ok(Column { values, sql: sql.clone(), nulls });
+        }
+        let array = normalize(array, sql)?;
+        let values = match (sql, array.data_type()) {
+            (_, DataType::Boolean) => Values::Boolean(array.as_boolean().clone()),
+            (_, DataType::Int16) => Values::Int16(array.as_primitive().clone()),
+            (_, DataType::Int32) => Values::Int32(array.as_primitive().clone()),
+            (SqlType::Oid, DataType::Int64) => Values::Oid(array.as_primitive().clone()),
+            (_, DataType::Int64) => Values::Int64(array.as_primitive().clone()),
+            (_, DataType::Float32) => Values::Float32(array.as_primitive().clone()),
+            (_, DataType::Float64) => Values::Float64(array.as_primitive().clone()),
+            (_, DataType::Decimal128(precision, scale)) => {
+                Values::Decimal { values: array.as_primitive().clone(), scale: *scale, trim: (*precision, *scale) == NUMERIC_DEFAULT }
+            }
+            (SqlType::Jsonb, DataType::Utf8) => Values::Jsonb(array.as_string().clone()),
+            (SqlType::Uuid, DataType::Utf8) => Values::Uuid(array.as_string().clone()),
+            (SqlType::Char, DataType::Utf8) => Values::Char(array.as_string().clone()),
+            (_, DataType::Utf8) => Values::Text(array.as_string().clone()),
+            (_, DataType::Binary) => Values::Bytea(array.as_binary().clone()),
+            (_, DataType::Date32) => Values::Date(array.as_primitive().clone()),
+            (_, DataType::Time64(TimeUnit::Microsecond)) => Values::Time(array.as_primitive().clone()),
+            (_, DataType::Timestamp(TimeUnit::Microsecond, zone)) => {
+                Values::Timestamp { values: array.as_primitive().clone(), utc: zone.is_some() }
+            }
+            (_, DataType::Interval(IntervalUnit::MonthDayNano)) => Values::Interval(array.as_primitive().clone()),
+            (SqlType::Array(item), DataType::List(_)) => {
+                let values: ListArray = array.as_list().clone();
+                let item = Box::new(Column::new(values.values(), item)?);
+                Values::List { values, item }
+            }
+            (_, other) => return Err(Error::internal(format!("a column of type {other} cannot be sent as {}", sql.name()))),
+        };
+        Ok(Column { values, sql: sql.clone(), nulls })
+    }
+
+    /// Whether a row is NULL.
+    #[inline]
+    pub fn is_null(&self, row: usize) -> bool {
+        self.nulls.as_ref().is_some_and(|n| n.is_null(row))
+    }
+}
+
+/// Casts an array to its SQL type's own Arrow form.
+fn normalize(array: &ArrayRef, sql: &SqlType) -> Result<ArrayRef> {
+    let target = sql.arrow();
+    if *array.data_type() == target {
+        return Ok(Arc::clone(array));
+    }
+    // Lists differ in their field's name or metadata only, most of the time: what counts is the items' form.
+    if let (SqlType::Array(item), DataType::List(field)) = (sql, array.data_type())
+        && (*field.data_type() == item.arrow() || matches!(item.as_ref(), SqlType::Array(_)))
+    {
+        return Ok(Arc::clone(array));
+    }
+    match (sql, array.data_type()) {
+        // Any zone: the microseconds are UTC's.
+        (SqlType::TimestampTz, DataType::Timestamp(TimeUnit::Microsecond, Some(_))) => Ok(Arc::clone(array)),
+        (SqlType::Numeric { .. }, DataType::Decimal128(..)) => Ok(Arc::clone(array)),
+        (_, DataType::Struct(_) | DataType::Map(..) | DataType::Union(..)) if target == DataType::Utf8 => display(array),
+        _ => cast(array, &target),
+    }
+}
+
+fn cast(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
+    Ok(cast_with_options(array, target, &CastOptions { safe: false, ..CastOptions::default() })?)
+}
+
+/// The text of types that SQL has no name for.
+fn display(array: &ArrayRef) -> Result<ArrayRef> {
+    let options = FormatOptions::default();
+    let formatter = ArrayFormatter::try_new(array.as_ref(), &options)?;
+    let texts = (0..array.len()).map(|row| array.is_valid(row).then(|| formatter.value(row).to_string()));
+    Ok(Arc::new(texts.collect::<StringArray>()))
+}
