@@ -1,54 +1,217 @@
-//! Skeleton.
-#![allow(missing_docs)]
+//! What a reader sees: all relations at one epoch.
+
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use arrow::array::RecordBatch;
-use arrow_schema::SchemaRef;
-use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result};
+use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, SqlState, VNODE_COUNT};
+use parking_lot::Mutex;
+
+use crate::encode::Change;
+use crate::format;
+use crate::relation::{LazyRun, Pending, Relation, RelationMeta, Relations, Run, runs_between};
+use crate::rocks::Base;
+use crate::run::SortedRun;
+pub use crate::scan::ScanStream;
+use crate::scan::{RowBuffer, Wanted};
+
+/// More transactions than this on one relation are sorted together instead of each by itself.
+const SINGLE_LAYERS_MAX: usize = 4;
 
 /// What to read of a relation.
 #[derive(Clone, Debug)]
 pub struct Scan {
+    /// Which columns, in this order; `None` = all.
     pub projection: Option<Vec<usize>>,
+    /// Rows of which virtual nodes; `0..256` = all.
     pub vnodes: Range<usize>,
 }
+
 impl Default for Scan {
     fn default() -> Self {
-        Scan { projection: None, vnodes: 0..256 }
+        Scan { projection: None, vnodes: 0..VNODE_COUNT }
     }
 }
+
+/// All relations at one epoch: the last checkpoint's rows and the changes since. It never changes, costs little to make
+/// and to clone, blocks nobody, and holds what it reads in memory and on disk until it is dropped.
 #[derive(Clone)]
-pub struct ReadView {}
+pub struct ReadView(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    base: Arc<Base>,
+    epoch: Epoch,
+    relations: Arc<Relations>,
+    /// Transactions after the epoch, in commit order.
+    pending: Arc<Vec<Arc<Pending>>>,
+    /// The reader's own changes, in order.
+    changes: Vec<(RelationId, Arc<LazyRun>)>,
+    cut: Arc<AtomicU64>,
+    /// Long lists of pending transactions, sorted.
+    sorted_pending: Arc<Mutex<HashMap<RelationId, Arc<SortedRun>>>>,
+}
+
 impl ReadView {
+    pub(crate) fn new(
+        base: &Arc<Base>,
+        epoch: Epoch,
+        relations: &Arc<Relations>,
+        pending: Arc<Vec<Arc<Pending>>>,
+        cut: &Arc<AtomicU64>,
+    ) -> Self {
+        ReadView(Arc::new(Inner {
+            base: Arc::clone(base),
+            epoch,
+            relations: Arc::clone(relations),
+            pending,
+            changes: vec![],
+            cut: Arc::clone(cut),
+            sorted_pending: Arc::default(),
+        }))
+    }
+
+    /// The epoch that it shows.
     pub fn epoch(&self) -> Epoch {
-        0
+        self.0.epoch
     }
-    pub fn spec(&self, _relation: RelationId) -> Option<RelationSpec> {
-        None
+
+    /// The definition of a relation; `None` if there was no such relation when the view was made.
+    pub fn spec(&self, relation: RelationId) -> Option<RelationSpec> {
+        self.0.relations.get(&relation).map(|r| r.meta.spec.clone())
     }
-    pub fn with_changes(&self, _relation: RelationId, _delta: Delta) -> ReadView {
-        self.clone()
+
+    /// The same view with changes on top: what a transaction sees of its own writes.
+    pub fn with_changes(&self, relation: RelationId, delta: Delta) -> ReadView {
+        let mut inner = Inner::clone(&self.0);
+        let seq = u64::MAX; // after everything else
+        inner.changes.push((relation, Arc::new(LazyRun::new(Run::new(seq, vec![delta])))));
+        ReadView(Arc::new(inner))
     }
-    pub fn scan(&self, _relation: RelationId, _scan: Scan) -> Result<ScanStream> {
-        Err(Error::internal("skeleton"))
+
+    fn relation(&self, id: RelationId) -> Result<&Relation> {
+        let missing = || Error::new(SqlState::UNDEFINED_TABLE, format!("relation number {} has no rows to read", id.0));
+        self.0.relations.get(&id).ok_or_else(missing)
     }
-    pub fn lookup(&self, _relation: RelationId, _keys: &RecordBatch) -> Result<RecordBatch> {
-        Err(Error::internal("skeleton"))
+
+    /// Everything since the checkpoint, sorted, the newest layer last.
+    fn layers(&self, id: RelationId, relation: &Relation) -> Result<Vec<Arc<SortedRun>>> {
+        let Inner { base, epoch, .. } = &*self.0;
+        let mut layers = Vec::new();
+        if *epoch > base.epoch && !relation.runs.is_empty() {
+            let cut = self.0.cut.load(Ordering::Acquire);
+            layers = relation.tiers.lock().read(&relation.meta, &relation.runs, base.epoch, *epoch, cut)?;
+        }
+        layers.extend(self.pending_layers(id, &relation.meta)?);
+        let own = self.0.changes.iter().filter(|(r, _)| *r == id).map(|(_, run)| &**run).collect::<Vec<_>>();
+        layers.extend(sorted_runs(&relation.meta, &own)?);
+        Ok(layers)
     }
-    pub fn row_estimate(&self, _relation: RelationId) -> u64 {
-        0
+
+    fn pending_layers(&self, id: RelationId, meta: &RelationMeta) -> Result<Vec<Arc<SortedRun>>> {
+        let pending = self.0.pending.iter().filter_map(|p| p.changes.get(&id)).collect::<Vec<_>>();
+        if pending.len() <= SINGLE_LAYERS_MAX {
+            return sorted_runs(meta, &pending);
+        }
+        let mut sorted = self.0.sorted_pending.lock();
+        if let Some(run) = sorted.get(&id) {
+            return Ok(vec![Arc::clone(run)]);
+        }
+        let layers = sorted_runs(meta, &pending)?;
+        sorted.extend(layers.iter().map(|run| (id, Arc::clone(run))));
+        Ok(layers)
+    }
+
+    /// Reads rows by ascending virtual node and key. A row of weight n appears n times.
+    pub fn scan(&self, relation: RelationId, scan: Scan) -> Result<ScanStream> {
+        let known = self.relation(relation)?;
+        let layers = self.layers(relation, known)?;
+        ScanStream::new(&self.0.base, &known.meta, layers, scan)
+    }
+
+    /// The rows with these keys: a batch of exactly the key columns, in key order (without a key: all columns). In the
+    /// order of the keys; keys without a row are left out. Costs a point read each, never a scan.
+    pub fn lookup(&self, relation: RelationId, keys: &RecordBatch) -> Result<RecordBatch> {
+        let known = self.relation(relation)?;
+        let meta = &known.meta;
+        let layers = self.layers(relation, known)?;
+        let (vnodes, encoded) = meta.encode_key_columns(keys.columns(), keys.num_rows())?;
+        let whole = |(row, vnode): (usize, &u8)| [&format::id_prefix(relation.0)[..], &[*vnode], encoded.get(row)].concat();
+        let keys = vnodes.iter().enumerate().map(whole).collect::<Vec<Vec<u8>>>();
+
+        // The newest change of a key with one decides; other keys, and weights, need what is stored.
+        let overlaid = |key: &Vec<u8>| {
+            let key = key.get(4..).unwrap_or_default();
+            let mut changes = layers.iter().rev().filter_map(|run| run.get(key));
+            if meta.keyed() { changes.next() } else { Some(Change::Add(changes.map(weight_of).sum())) }
+        };
+        let overlaid = keys.iter().map(overlaid).collect::<Vec<_>>();
+        let unsettled = |(key, change): (&Vec<u8>, &Option<Change>)| {
+            (!matches!(change, Some(Change::Put(_) | Change::Delete))).then(|| key.clone())
+        };
+        let stored_keys = keys.iter().zip(&overlaid).filter_map(unsettled).collect::<Vec<_>>();
+        let stored_values = self.0.base.get_many(&stored_keys)?;
+        let mut stored = stored_values.iter().map(|v| v.as_deref());
+
+        let mut rows = RowBuffer::new(Wanted::new(meta, None));
+        for (key, change) in keys.iter().zip(&overlaid) {
+            let row_key = key.get(5..).unwrap_or_default();
+            match change {
+                Some(Change::Put(value)) => rows.push(row_key, value),
+                Some(Change::Delete) => {}
+                Some(Change::Add(weight)) => {
+                    let weight = weight + stored.next().flatten().map_or(Ok(0), stored_weight)?;
+                    (0..weight).for_each(|_| rows.push(row_key, &[]));
+                }
+                None => {
+                    if let Some(value) = stored.next().flatten() {
+                        rows.push(row_key, value);
+                    }
+                }
+            }
+        }
+        rows.take(meta)
+    }
+
+    /// How many rows a relation has. Exact as long as every change was the exact net change.
+    pub fn row_estimate(&self, relation: RelationId) -> u64 {
+        let Inner { base, epoch, relations, pending, changes, .. } = &*self.0;
+        let Some(known) = relations.get(&relation) else { return 0 };
+        let stored = base.rows.get(&relation.0).copied().unwrap_or(0);
+        let visible: i64 = runs_between(&known.runs, base.epoch, *epoch).iter().map(|r| r.growth).sum();
+        let pending: i64 = pending.iter().filter_map(|p| p.changes.get(&relation)).map(|r| r.run.growth).sum();
+        let own: i64 = changes.iter().filter(|(r, _)| *r == relation).map(|(_, r)| r.run.growth).sum();
+        u64::try_from(stored + visible + pending + own).unwrap_or(0)
     }
 }
-pub struct ScanStream {
-    schema: SchemaRef,
+
+/// Each run as a layer, or all as one if they are many.
+fn sorted_runs(meta: &RelationMeta, runs: &[&LazyRun]) -> Result<Vec<Arc<SortedRun>>> {
+    if runs.len() <= SINGLE_LAYERS_MAX {
+        return runs.iter().map(|run| run.sorted(meta)).collect();
+    }
+    let layers = runs.iter().map(|run| run.sorted(meta)).collect::<Result<Vec<_>>>()?;
+    Ok(vec![Arc::new(SortedRun::merge(&layers))])
 }
-impl ScanStream {
-    pub fn schema(&self) -> SchemaRef {
-        self.schema.clone()
+
+fn weight_of(change: Change<'_>) -> i64 {
+    match change {
+        Change::Add(weight) => weight,
+        Change::Put(_) | Change::Delete => 0,
     }
 }
-impl Iterator for ScanStream {
-    type Item = Result<RecordBatch>;
-    fn next(&mut self) -> Option<Self::Item> {
-        None
+
+/// The weight in a stored value.
+pub(crate) fn stored_weight(value: &[u8]) -> Result<i64> {
+    let damaged = |_| Error::new(SqlState::DATA_CORRUPTED, "a stored row's weight cannot be read");
+    value.try_into().map(i64::from_le_bytes).map_err(damaged)
+}
+
+impl std::fmt::Debug for ReadView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ReadView(epoch {}, checkpoint {})", self.0.epoch, self.0.base.epoch)
     }
 }
+

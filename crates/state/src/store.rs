@@ -1,93 +1,370 @@
-//! Skeleton.
-#![allow(missing_docs)]
-use std::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
-use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, StateTableId};
-use crate::ReadView;
+//! The store: a data directory, open.
 
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, StateTableId};
+use parking_lot::{Mutex, RwLock};
+use rocksdb::WriteBatch;
+
+use crate::commit::{self, Turn};
+use crate::failpoint::failpoint;
+use crate::log::{LogFamily, LogQueue};
+use crate::poison::Poison;
+use crate::relation::{Pending, Relation, RelationMeta, Relations, Run};
+use crate::rocks::{Base, BaseIterator, Rocks, closed, storage_error};
+use crate::{ReadView, directory, format};
+
+/// How to open a store.
+#[derive(Clone, Debug)]
 pub struct StoreOptions {
+    /// Bytes of memory that the server may use; storage takes a quarter of it for its cache.
     pub memory: u64,
+    /// How many workers will publish; a hint.
     pub workers: usize,
 }
+
+/// What an opened store knows of the time before.
+#[derive(Clone, Debug, Default)]
 pub struct Recovered {
+    /// Of the last completed checkpoint; 0 = there is none.
     pub epoch: Epoch,
+    /// The engine's part of that checkpoint.
     pub meta: Vec<u8>,
+    /// All catalog records, by key.
     pub catalog: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The table log's entries that this checkpoint does not contain, in order.
     pub log_tail: Vec<(u64, Vec<u8>)>,
 }
+
+/// What to make durable.
+#[derive(Debug, Default)]
 pub struct Checkpoint {
+    /// All relations are committed as of this epoch.
     pub epoch: Epoch,
+    /// Entries of the table log up to this one are contained, and deleted from the log.
     pub log_seq: u64,
+    /// The engine's part: source positions and the like.
     pub meta: Vec<u8>,
+    /// Changes of operator state since the last checkpoint. A table may come in several pieces with different keys.
     pub frozen: Vec<FrozenTable>,
 }
+
+/// Changes of one state table.
+#[derive(Debug)]
 pub struct FrozenTable {
+    /// Whose they are.
     pub table: StateTableId,
+    /// What [`StateTable::freeze`](crate::StateTable::freeze) gave.
     pub entries: crate::Entries,
 }
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct CommitStats {
+    /// Keys written or deleted.
     pub entries: u64,
+    /// Bytes of the files written.
     pub bytes: u64,
+    /// From the call to the completed checkpoint.
     pub duration: Duration,
 }
+
+/// Sizes, for metrics and for back-pressure.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct StoreStats {
+    /// Bytes of all files that hold data.
     pub disk_bytes: u64,
+    /// How many such files there are.
     pub files: u64,
+    /// Changed rows of relations that no checkpoint has yet.
     pub overlay_rows: u64,
+    /// Approximate bytes of memory that they take.
     pub overlay_bytes: u64,
 }
-pub struct Store {}
+
+/// A data directory, open. Shared by all threads; nothing in it blocks for long but what says so.
+pub struct Store {
+    /// `None`: closed.
+    rocks: RwLock<Option<Arc<Rocks>>>,
+    pub(crate) staging: PathBuf,
+    pub(crate) poison: Poison,
+    pub(crate) log: LogQueue,
+    pub(crate) turn: Mutex<Turn>,
+    pub(crate) state: Mutex<State>,
+    /// The epoch of the checkpoint being written, or written last: readers do not merge runs across it.
+    pub(crate) cut: Arc<AtomicU64>,
+}
+
+/// What changes as epochs pass. Locked for moments only.
+pub(crate) struct State {
+    pub(crate) visible: Epoch,
+    /// Entries of the table log up to this one are contained in the visible epoch.
+    visible_log: u64,
+    pub(crate) base: Arc<Base>,
+    pub(crate) relations: Arc<Relations>,
+    pending: Arc<Vec<Arc<Pending>>>,
+    /// Ids whose data the next commit deletes; the log family has a record of each.
+    pub(crate) drops: BTreeSet<u32>,
+    /// Ids removed since the store was opened: what arrives late for them is dropped.
+    pub(crate) removed: HashSet<u32>,
+    /// What [`Store::read_view`] gives, until something changes.
+    pub(crate) view: Option<ReadView>,
+}
+
+impl State {
+    /// Epoch and log position become visible.
+    pub(crate) fn advance(&mut self, epoch: Epoch, log_seq: u64) {
+        self.visible = self.visible.max(epoch);
+        self.visible_log = self.visible_log.max(log_seq);
+        let seq = self.visible_log;
+        if self.pending.first().is_some_and(|p| p.seq <= seq) {
+            Arc::make_mut(&mut self.pending).retain(|p| p.seq > seq);
+        }
+        self.view = None;
+    }
+}
+
 impl Store {
-    pub fn open(_dir: &Path, _options: &StoreOptions) -> Result<(Arc<Store>, Recovered)> {
-        Err(Error::internal("skeleton"))
+    /// Opens a data directory, or makes one of an empty or missing directory; finishes what a crash has interrupted.
+    /// Only one process may have it open.
+    pub fn open(dir: &Path, options: &StoreOptions) -> Result<(Arc<Store>, Recovered)> {
+        let lock = directory::claim(dir)?;
+        let rocks = Rocks::open(&directory::database(dir), options.memory / 4, lock).map_err(|e| {
+            let locked = e.detail().is_some_and(|d| d.contains("LOCK") || d.contains("lock hold"));
+            if locked { directory::in_use(dir, "a reader that has not ended yet") } else { e }
+        })?;
+        let rocks = Arc::new(rocks);
+        let staging = directory::staging(dir);
+        let family = LogFamily::read(&rocks)?;
+        commit::recover(&rocks, &staging, family.record.as_ref())?;
+
+        let next_seq = family.next_seq();
+        let record = family.record.unwrap_or_default();
+        let base = Base::new(&rocks, record.epoch, record.rows.iter().copied().collect());
+        let state = State {
+            visible: record.epoch,
+            visible_log: record.log_seq,
+            base,
+            relations: Arc::default(),
+            pending: Arc::default(),
+            removed: family.drops.iter().copied().collect(),
+            drops: family.drops.into_iter().collect(),
+            view: None,
+        };
+        let store = Store {
+            rocks: RwLock::new(Some(rocks)),
+            staging,
+            poison: Poison::default(),
+            log: LogQueue::new(next_seq),
+            turn: Mutex::new(Turn { number: record.number, log_seq: record.log_seq }),
+            state: Mutex::new(state),
+            cut: Arc::new(AtomicU64::new(record.epoch)),
+        };
+        let recovered = Recovered { epoch: record.epoch, meta: record.meta, catalog: family.catalog, log_tail: family.entries };
+        Ok((Arc::new(store), recovered))
     }
-    pub fn catalog_write(&self, _puts: &[(Vec<u8>, Vec<u8>)], _deletes: &[Vec<u8>]) -> Result<()> {
+
+    pub(crate) fn rocks(&self) -> Result<Arc<Rocks>> {
+        self.rocks.read().clone().ok_or_else(closed)
+    }
+
+    /// Registers a relation; rows that the last checkpoint has of it become readable.
+    pub fn relation_add(&self, spec: RelationSpec) {
+        let id = spec.id;
+        let meta = match RelationMeta::new(spec) {
+            Ok(meta) => meta,
+            Err(error) => {
+                // Such a column is refused when the relation is created; reading it will say that there is no such relation.
+                tracing::error!(relation = id.0, %error, "a relation's rows cannot be stored");
+                return;
+            }
+        };
+        if let Ok(rocks) = self.rocks()
+            && !meta.keyed()
+        {
+            rocks.weighted.write().insert(id.0);
+        }
+        let mut state = self.state.lock();
+        let relation = Relation::new(meta, state.base.epoch);
+        Arc::make_mut(&mut state.relations).insert(id, relation);
+        state.view = None;
+    }
+
+    /// Unregisters a relation and deletes its rows; views that exist keep reading them. Its number must not be used again.
+    pub fn relation_remove(&self, id: RelationId) -> Result<()> {
+        {
+            let mut state = self.state.lock();
+            Arc::make_mut(&mut state.relations).remove(&id);
+            state.view = None;
+        }
+        self.delete_ids(&[id.0])
+    }
+
+    /// Deletes operator state. The numbers must not be used again.
+    pub fn state_remove(&self, tables: &[StateTableId]) -> Result<()> {
+        self.delete_ids(&tables.iter().map(|t| t.0).collect::<Vec<_>>())
+    }
+
+    /// Deletes everything stored under numbers that are not in `known`, which a crash between two steps of a DDL
+    /// statement may have left behind; returns how many there were. Only before anything is published.
+    pub fn remove_unknown(&self, known: &BTreeSet<u32>) -> Result<usize> {
+        let base = Arc::clone(&self.state.lock().base);
+        let mut walk = BaseIterator::new(&base, vec![], format::MARKER_KEY.to_vec(), false)?;
+        let mut unknown = Vec::new();
+        walk.with(|it| {
+            while let Some(id) = it.key().and_then(|k| k.first_chunk::<4>()).map(|id| u32::from_be_bytes(*id)) {
+                if !known.contains(&id) {
+                    unknown.push(id);
+                }
+                it.seek(format::vnode_bound(id, 256));
+            }
+            it.status().map_err(storage_error)
+        })?;
+        self.delete_ids(&unknown)?;
+        Ok(unknown.len())
+    }
+
+    /// Writes down that ids are to be deleted; the next commit does it.
+    fn delete_ids(&self, ids: &[u32]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let rocks = self.rocks()?;
+        self.poison.check()?;
+        let mut batch = WriteBatch::default();
+        for id in ids {
+            batch.put_cf(rocks.log(), format::drop_key(*id), []);
+        }
+        self.poison.guard(rocks.write_synced(batch))?;
+        failpoint("drop-recorded");
+        let mut state = self.state.lock();
+        state.drops.extend(ids);
+        state.removed.extend(ids);
         Ok(())
     }
-    pub fn log_append(&self, _entries: &[Vec<u8>]) -> Result<Vec<u64>> {
-        Ok(vec![])
+
+    /// One worker's changes of a relation in an epoch: the exact net change, before that epoch becomes visible.
+    pub fn publish(&self, relation: RelationId, epoch: Epoch, deltas: Vec<Delta>) {
+        let deltas = deltas.into_iter().filter(|d| !d.is_empty()).collect::<Vec<_>>();
+        if deltas.is_empty() {
+            return;
+        }
+        let run = Run::new(epoch, deltas);
+        let mut state = self.state.lock();
+        debug_assert!(epoch > state.base.epoch, "epoch {epoch} is committed already");
+        if let Some(relation) = Arc::make_mut(&mut state.relations).get_mut(&relation) {
+            relation.publish(run);
+        }
     }
-    pub fn relation_add(&self, _spec: RelationSpec) {}
-    pub fn relation_remove(&self, _id: RelationId) -> Result<()> {
-        Ok(())
+
+    /// All workers have published this epoch and those before it; pending transactions up to `log_seq` are contained.
+    pub fn set_visible(&self, epoch: Epoch, log_seq: u64) {
+        let mut state = self.state.lock();
+        let before = state.view.take();
+        state.advance(epoch, log_seq);
+        drop(state);
+        drop(before);
     }
-    pub fn publish(&self, _relation: RelationId, _epoch: Epoch, _deltas: Vec<Delta>) {}
-    pub fn set_visible(&self, _epoch: Epoch, _log_seq: u64) {}
+
+    /// The newest epoch that readers see.
     pub fn visible_epoch(&self) -> Epoch {
-        0
+        self.state.lock().visible
     }
-    pub fn pending_add(&self, _seq: u64, _changes: Vec<(RelationId, Delta)>) {}
+
+    /// A transaction is in the log (under this number): [`newest_view`](Self::newest_view) shows it from now on.
+    pub fn pending_add(&self, seq: u64, changes: Vec<(RelationId, Delta)>) {
+        let pending = Arc::new(Pending::new(seq, changes));
+        let mut state = self.state.lock();
+        if seq > state.visible_log {
+            let list = Arc::make_mut(&mut state.pending);
+            let at = list.partition_point(|p| p.seq <= seq);
+            list.insert(at, pending);
+        }
+    }
+
+    /// All relations as of the newest visible epoch.
     pub fn read_view(&self) -> ReadView {
-        ReadView {}
+        let mut state = self.state.lock();
+        if let Some(view) = &state.view {
+            return view.clone();
+        }
+        let view = ReadView::new(&state.base, state.visible, &state.relations, Arc::default(), &self.cut);
+        state.view = Some(view.clone());
+        view
     }
+
+    /// The same with all transactions in the log: what DML and constraints must see.
     pub fn newest_view(&self) -> ReadView {
-        ReadView {}
+        let state = self.state.lock();
+        ReadView::new(&state.base, state.visible, &state.relations, Arc::clone(&state.pending), &self.cut)
     }
+
+    /// All relations as of the last completed checkpoint: nothing in it can be lost.
     pub fn durable_view(&self) -> ReadView {
-        ReadView {}
+        let state = self.state.lock();
+        ReadView::new(&state.base, state.base.epoch, &state.relations, Arc::default(), &self.cut)
     }
-    pub fn state_load(
-        &self,
-        _table: StateTableId,
-        _vnodes: Range<usize>,
-        _f: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        Ok(())
+
+    /// Calls `f` with every entry (key with its virtual node, value) of a state table in a range of virtual nodes, as of
+    /// the last checkpoint, by ascending key.
+    pub fn state_load(&self, table: StateTableId, vnodes: Range<usize>, f: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        if vnodes.is_empty() {
+            return Ok(());
+        }
+        let base = Arc::clone(&self.state.lock().base);
+        let (lower, upper) = (format::vnode_bound(table.0, vnodes.start), format::vnode_bound(table.0, vnodes.end));
+        let mut walk = BaseIterator::new(&base, lower, upper, false)?;
+        walk.with(|it| {
+            while let Some((key, value)) = it.item() {
+                f(key.get(4..).unwrap_or_default(), value)?;
+                it.next();
+            }
+            it.status().map_err(storage_error)
+        })
     }
-    pub fn state_remove(&self, _tables: &[StateTableId]) -> Result<()> {
-        Ok(())
-    }
-    /// Deletes everything stored under numbers that are not in `known` (what a crash left behind).
-    pub fn remove_unknown(&self, _known: &std::collections::BTreeSet<u32>) -> Result<usize> {
-        Ok(0)
-    }
-    pub fn commit(&self, _checkpoint: Checkpoint) -> Result<CommitStats> {
-        Err(Error::internal("skeleton"))
-    }
-    pub fn close(&self) {}
+
+    /// Its sizes.
     pub fn stats(&self) -> StoreStats {
-        StoreStats { disk_bytes: 0, files: 0, overlay_rows: 0, overlay_bytes: 0 }
+        let mut stats = StoreStats::default();
+        if let Ok(rocks) = self.rocks() {
+            stats.disk_bytes = rocks.property("rocksdb.total-sst-files-size");
+            stats.files = (0..7).map(|level| rocks.property(&format!("rocksdb.num-files-at-level{level}"))).sum();
+        }
+        let relations = Arc::clone(&self.state.lock().relations);
+        for run in relations.values().flat_map(|r| r.runs.iter()) {
+            stats.overlay_rows += run.entries;
+            stats.overlay_bytes += run.bytes;
+        }
+        stats
+    }
+
+    /// Waits for a commit that is under way, then closes: what comes later fails. The directory stays locked as long as a
+    /// [`ReadView`] made earlier is alive.
+    pub fn close(&self) {
+        let _turn = self.turn.lock();
+        let Some(rocks) = self.rocks.write().take() else { return };
+        let (view, base, relations) = {
+            let mut state = self.state.lock();
+            let closed = Base::closed(state.base.epoch);
+            (state.view.take(), std::mem::replace(&mut state.base, closed), std::mem::take(&mut state.relations))
+        };
+        drop((view, base, relations));
+        if self.poison.check().is_ok()
+            && let Err(error) = rocks.db().flush_cf(rocks.log())
+        {
+            // Everything is in the log already; the next start replays it.
+            tracing::warn!(error = %Error::from(storage_error(error)), "closing: the log could not be flushed");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
     }
 }

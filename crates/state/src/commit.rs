@@ -1,0 +1,267 @@
+//! A checkpoint becomes durable: files written and synced, then one synced record that names them (the commit point),
+//! then their ingestion. A crash before the record leaves files that start-up deletes; a crash after it, files that
+//! start-up ingests, once, because the last of them carries the checkpoint's number as the marker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use millpond_common::{Epoch, Error, Result, SqlState};
+use rocksdb::WriteBatch;
+
+use crate::encode::Encoded;
+use crate::failpoint::failpoint;
+use crate::format::{self, CheckpointRecord};
+use crate::relation::{Relation, Relations, runs_between};
+use crate::rocks::{Base, Rocks};
+use crate::run::{Overlay, SortedRun};
+use crate::sst::{self, SstWriter, Written};
+use crate::tables::Entries;
+use crate::{Checkpoint, CommitStats, Store, directory};
+
+/// What start-up has to do with the files it finds in the staging directory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recovery {
+    /// Files of the last checkpoint, which were never ingested.
+    pub(crate) ingest: Vec<String>,
+    /// Files of a checkpoint that was never completed, or left over from ingestion.
+    pub(crate) delete: Vec<String>,
+}
+
+/// Decides that. `record`: the last completed checkpoint, `marker`: the number of the last ingested one.
+pub(crate) fn recovery(record: Option<&CheckpointRecord>, marker: Option<u64>, staged: &[String]) -> Result<Recovery> {
+    let corrupted = |message: &str| Err(Error::new(SqlState::DATA_CORRUPTED, message.to_owned()));
+    let number = record.map_or(0, |r| r.number);
+    let ingested = marker.unwrap_or(0);
+    if ingested > number {
+        return corrupted("the data directory's log ends before its last checkpoint");
+    }
+    let files = record.filter(|_| ingested < number).map(|r| r.files.clone()).unwrap_or_default();
+    if let Some(missing) = files.iter().find(|f| !staged.contains(f)) {
+        return corrupted(&format!("a file of the last checkpoint is missing: {missing}"));
+    }
+    let delete = staged.iter().filter(|f| !files.contains(f)).cloned().collect();
+    Ok(Recovery { ingest: files, delete })
+}
+
+/// Does what [`recovery`] says.
+pub(crate) fn recover(rocks: &Rocks, staging: &Path, record: Option<&CheckpointRecord>) -> Result<()> {
+    let mut staged = Vec::new();
+    for entry in std::fs::read_dir(staging)? {
+        staged.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    let todo = recovery(record, rocks.marker()?, &staged)?;
+    if !todo.ingest.is_empty() {
+        tracing::info!(files = todo.ingest.len(), "finishing the last checkpoint");
+        sst::ingest(rocks, staging, &todo.ingest)?;
+    }
+    for file in todo.delete {
+        let path = staging.join(file);
+        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+    }
+    Ok(())
+}
+
+/// What only the committer knows; held for the length of a commit.
+pub(crate) struct Turn {
+    /// Of the last commit.
+    pub(crate) number: u64,
+    /// Entries of the table log up to this one are deleted.
+    pub(crate) log_seq: u64,
+}
+
+/// Everything that one commit writes, by id.
+enum Source<'a> {
+    Relation(&'a Relation),
+    State(Entries),
+    Deletion,
+}
+
+impl Store {
+    /// Makes a checkpoint durable: the frozen operator state, all relations as of its epoch (the runs up to it must be
+    /// published), the engine's `meta`. When it returns, the checkpoint is complete. Called from one thread, epochs never descend.
+    pub fn commit(&self, checkpoint: Checkpoint) -> Result<CommitStats> {
+        let start = Instant::now();
+        let rocks = self.rocks()?;
+        let mut turn = self.turn.lock();
+        self.poison.check()?;
+        failpoint("commit-begin");
+        self.cut.store(checkpoint.epoch, Ordering::Release);
+        let (base, relations, drops, removed) = {
+            let state = self.state.lock();
+            (Arc::clone(&state.base), Arc::clone(&state.relations), state.drops.clone(), state.removed.clone())
+        };
+        if checkpoint.epoch < base.epoch {
+            return Err(Error::internal(format!("checkpoint of epoch {} after that of epoch {}", checkpoint.epoch, base.epoch)));
+        }
+        let Checkpoint { epoch, log_seq, meta, frozen } = checkpoint;
+        let log_seq = log_seq.max(turn.log_seq);
+
+        let mut sources = BTreeMap::new();
+        for (id, relation) in relations.iter() {
+            if !runs_between(&relation.runs, base.epoch, epoch).is_empty() {
+                sources.insert(id.0, Source::Relation(relation));
+            }
+        }
+        for table in frozen.into_iter().filter(|t| !t.entries.is_empty() && !removed.contains(&t.table.0)) {
+            match sources.entry(table.table.0).or_insert_with(|| Source::State(vec![])) {
+                Source::State(entries) => entries.extend(table.entries),
+                _ => return Err(Error::internal(format!("id {} is both a relation and a state table", table.table.0))),
+            }
+        }
+        sources.extend(drops.iter().map(|id| (*id, Source::Deletion)));
+        let rows = rows_after(&base, &relations, &drops, epoch);
+
+        let number = turn.number + 1;
+        let written = self.poison.guard(write_files(&rocks, &self.staging, number, sources, base.epoch, epoch))?;
+        failpoint("commit-files-synced");
+
+        let record = CheckpointRecord {
+            number,
+            epoch,
+            log_seq,
+            files: written.files.clone(),
+            rows: rows.iter().map(|(id, n)| (*id, *n)).collect(),
+            meta,
+        };
+        let mut batch = WriteBatch::default();
+        batch.put_cf(rocks.log(), format::CHECKPOINT_KEY, record.encode()?);
+        if log_seq > turn.log_seq {
+            batch.delete_range_cf(rocks.log(), format::log_key(turn.log_seq), format::log_key(log_seq + 1));
+        }
+        for id in &drops {
+            batch.delete_cf(rocks.log(), format::drop_key(*id));
+        }
+        self.poison.guard(rocks.write_synced(batch))?;
+        failpoint("commit-recorded");
+
+        self.poison.guard(sst::ingest(&rocks, &self.staging, &written.files))?;
+        failpoint("commit-ingested");
+        turn.number = number;
+        turn.log_seq = log_seq;
+        self.swap_base(Base::new(&rocks, epoch, rows.into_iter().collect()), log_seq, &drops);
+        failpoint("commit-end");
+        Ok(CommitStats { entries: written.entries, bytes: written.bytes, duration: start.elapsed() })
+    }
+
+    /// From here on, new views read the new checkpoint and the runs after it: the same rows as before.
+    fn swap_base(&self, base: Arc<Base>, log_seq: u64, dropped: &BTreeSet<u32>) {
+        let mut state = self.state.lock();
+        let epoch = base.epoch;
+        let mut forgotten = Vec::new();
+        for relation in Arc::make_mut(&mut state.relations).values_mut() {
+            forgotten.extend(relation.forget(epoch));
+        }
+        let old = std::mem::replace(&mut state.base, base);
+        state.drops.retain(|id| !dropped.contains(id));
+        state.advance(epoch, log_seq);
+        let view = state.view.take();
+        drop(state);
+        drop((forgotten, old, view)); // this may take a while
+    }
+}
+
+/// How many rows each relation has at `epoch`.
+fn rows_after(base: &Base, relations: &Relations, drops: &BTreeSet<u32>, epoch: Epoch) -> BTreeMap<u32, i64> {
+    let mut rows = base.rows.iter().map(|(id, n)| (*id, *n)).collect::<BTreeMap<_, _>>();
+    for (id, relation) in relations {
+        let growth: i64 = runs_between(&relation.runs, base.epoch, epoch).iter().map(|r| r.growth).sum();
+        if growth != 0 {
+            *rows.entry(id.0).or_insert(0) += growth;
+        }
+    }
+    rows.retain(|id, n| *n != 0 && !drops.contains(id));
+    rows
+}
+
+/// Writes everything by ascending key, and returns when it is on disk, though nothing refers to it yet.
+fn write_files(
+    rocks: &Rocks,
+    staging: &Path,
+    number: u64,
+    sources: BTreeMap<u32, Source<'_>>,
+    base: Epoch,
+    epoch: Epoch,
+) -> Result<Written> {
+    let mut writer = SstWriter::new(rocks, staging, number);
+    for (id, source) in sources {
+        match source {
+            Source::Relation(relation) => write_relation(&mut writer, id, relation, base, epoch)?,
+            Source::State(mut entries) => {
+                entries.sort_by(|a, b| a.0.cmp(&b.0));
+                // Each key comes once; should it not, the later entry counts.
+                for group in entries.chunk_by(|a, b| a.0 == b.0) {
+                    if let Some((key, value)) = group.last() {
+                        writer.entry(id, key, value.as_deref())?;
+                    }
+                }
+            }
+            Source::Deletion => writer.delete_id(id)?,
+        }
+    }
+    let written = writer.finish()?;
+    if !written.files.is_empty() {
+        directory::sync(staging)?;
+    }
+    Ok(written)
+}
+
+fn write_relation(writer: &mut SstWriter<'_>, id: u32, relation: &Relation, base: Epoch, epoch: Epoch) -> Result<()> {
+    let (mut sorted, reached) = relation.tiers.lock().sorted(base, epoch);
+    let rest = runs_between(&relation.runs, reached, epoch);
+    let rest = Encoded::new(&relation.meta, rest.iter().map(|r| &**r))?;
+    if sorted.is_empty() {
+        return rest.for_each(|vnode, key, change| writer.change(id, &[vnode], key, change));
+    }
+    sorted.push(Arc::new(SortedRun::new(&rest)));
+    let mut walk = Overlay::new(sorted, 0..256);
+    while let Some((key, change)) = walk.current() {
+        writer.change(id, &[], key, change)?;
+        walk.advance();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(files: &[&str]) -> Vec<String> {
+        files.iter().map(|f| (*f).to_owned()).collect()
+    }
+
+    fn record(number: u64, files: &[&str]) -> CheckpointRecord {
+        CheckpointRecord { number, files: names(files), ..Default::default() }
+    }
+
+    #[test]
+    fn start_up_finishes_or_forgets_a_checkpoint() {
+        let two = record(2, &["a", "b"]);
+        let empty = record(3, &[]);
+        // last record, marker, staged files: to ingest, to delete
+        let table: &[(Option<&CheckpointRecord>, Option<u64>, &[&str], &[&str], &[&str])] = &[
+            (None, None, &[], &[], &[]),
+            (None, None, &["x"], &[], &["x"]),                             // the first checkpoint was never recorded
+            (Some(&two), Some(1), &["a", "b"], &["a", "b"], &[]),          // recorded, not ingested
+            (Some(&two), None, &["b", "a"], &["a", "b"], &[]),             // the same, the very first one
+            (Some(&two), Some(1), &["a", "b", "c"], &["a", "b"], &["c"]),  // and a stray file
+            (Some(&two), Some(2), &["a", "b"], &[], &["a", "b"]),          // ingested, not yet unlinked
+            (Some(&two), Some(2), &["b"], &[], &["b"]),                    // halfway unlinked
+            (Some(&two), Some(2), &["c"], &[], &["c"]),                    // the next one was never recorded
+            (Some(&empty), Some(2), &[], &[], &[]),                        // a checkpoint without changes
+        ];
+        for (record, marker, staged, ingest, delete) in table {
+            let expected = Recovery { ingest: names(ingest), delete: names(delete) };
+            assert_eq!(recovery(*record, *marker, &names(staged)).unwrap(), expected, "{record:?} {marker:?} {staged:?}");
+        }
+    }
+
+    #[test]
+    fn start_up_notices_what_is_lost() {
+        assert!(recovery(Some(&record(2, &["a", "b"])), Some(1), &names(&["a"])).is_err());
+        assert!(recovery(Some(&record(2, &[])), Some(3), &[]).is_err());
+        assert!(recovery(None, Some(1), &[]).is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! The data directory: who may use it, and whether it is one.
+//!
+//! `FORMAT` says what it is, `LOCK` is held while it is open, `db/` is RocksDB's, `staging/` has the files of a checkpoint
+//! until they are ingested.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use millpond_common::{Error, Result, SqlState};
+
+use crate::format;
+
+const FORMAT: &str = "FORMAT";
+const FORMAT_NEW: &str = "FORMAT.new";
+const LOCK: &str = "LOCK";
+
+/// Where RocksDB's files are.
+pub(crate) fn database(dir: &Path) -> PathBuf {
+    dir.join("db")
+}
+
+/// Where files wait for ingestion.
+pub(crate) fn staging(dir: &Path) -> PathBuf {
+    dir.join("staging")
+}
+
+/// Creates the directory if there is none, checks that it is ours and readable, and locks it.
+pub(crate) fn claim(dir: &Path) -> Result<File> {
+    let failed = |e: io::Error| unusable(dir, &e);
+    fs::create_dir_all(dir).map_err(failed)?;
+    check_format(dir)?;
+    let lock = lock(dir)?;
+    // Under the lock, so that two processes that find an empty directory do not both make it theirs.
+    if !check_format(dir)? {
+        let new = dir.join(FORMAT_NEW);
+        let mut file = File::create(&new).map_err(failed)?;
+        file.write_all(&format::format_file()).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        fs::rename(&new, dir.join(FORMAT)).map_err(failed)?;
+    }
+    fs::create_dir_all(staging(dir)).map_err(failed)?;
+    sync(dir).map_err(failed)?;
+    Ok(lock)
+}
+
+/// Makes sure that the directory's entries are on disk.
+pub(crate) fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Whether there is a FORMAT file, and a good one; a directory without one must hold nothing of anybody else's.
+fn check_format(dir: &Path) -> Result<bool> {
+    let failed = |e: io::Error| unusable(dir, &e);
+    match fs::read(dir.join(FORMAT)) {
+        Ok(bytes) => {
+            format::check_format_file(&bytes).map_err(|e| e.with_detail(format!("The directory is \"{}\".", dir.display())))?;
+            return Ok(true);
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(failed(e)),
+    }
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if name != LOCK && name != FORMAT_NEW && name != "lost+found" {
+            let message = format!("\"{}\" is not a Millpond data directory", dir.display());
+            return Err(Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+                .with_detail(format!("It holds \"{}\" but no FORMAT file.", name.to_string_lossy()))
+                .with_hint("Name an empty directory, or one that Millpond has made."));
+        }
+    }
+    Ok(false)
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let failed = |e: io::Error| unusable(dir, &e);
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(dir.join(LOCK)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
+            let holder = if known { format!("process {}", holder.trim()) } else { "another process".to_owned() };
+            return Err(in_use(dir, &holder));
+        }
+        Err(TryLockError::Error(e)) => return Err(failed(e)),
+    }
+    // For the message above; nothing depends on it.
+    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id())).map_err(failed)?;
+    Ok(file)
+}
+
+/// Somebody else has the directory open.
+pub(crate) fn in_use(dir: &Path, holder: &str) -> Error {
+    let message = format!("data directory \"{}\" is in use by {holder}", dir.display());
+    Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).with_hint("Stop the other server, or name another data directory.")
+}
+
+fn unusable(dir: &Path, error: &io::Error) -> Error {
+    let message = format!("cannot use data directory \"{}\": {error}", dir.display());
+    let state = if error.kind() == ErrorKind::StorageFull { SqlState::DISK_FULL } else { SqlState::IO_ERROR };
+    let result = Error::new(state, message);
+    match error.kind() {
+        ErrorKind::PermissionDenied => result.with_hint("The server's user must be allowed to read and write it."),
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => result.with_hint("It must be a directory."),
+        ErrorKind::ReadOnlyFilesystem => result.with_hint("It must be on a file system that can be written to."),
+        _ => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_an_empty_directory_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("a/b");
+        let held = claim(&dir).unwrap();
+        let error = claim(&dir).unwrap_err();
+        assert!(error.message().contains(&format!("in use by process {}", std::process::id())), "{error}");
+        assert!(error.hint().is_some());
+        drop(held);
+        claim(&dir).unwrap();
+    }
+
+    #[test]
+    fn refuses_what_is_not_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("letter.txt"), "dear").unwrap();
+        let error = claim(dir.path()).unwrap_err();
+        assert!(error.message().contains("is not a Millpond data directory"), "{error}");
+        assert!(error.message().contains(dir.path().to_str().unwrap()), "{error}");
+        assert!(!dir.path().join(LOCK).exists(), "a foreign directory is left as it was");
+        let error = claim(&dir.path().join("letter.txt")).unwrap_err();
+        assert!(error.message().starts_with("cannot use data directory"), "{error}");
+    }
+
+    #[test]
+    fn an_interrupted_creation_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FORMAT_NEW), "MILL").unwrap();
+        fs::write(dir.path().join(LOCK), "").unwrap();
+        claim(dir.path()).unwrap();
+        assert!(check_format(dir.path()).unwrap());
+        fs::write(dir.path().join(FORMAT), "MILLPOND").unwrap();
+        assert_eq!(claim(dir.path()).unwrap_err().state(), SqlState::DATA_CORRUPTED);
+    }
+}

@@ -1,0 +1,149 @@
+//! Runs, encoded and brought into key order: the step from Arrow batches to stored bytes.
+
+use millpond_common::{Epoch, Result};
+
+use crate::relation::{EncodedRows, RelationMeta, Run};
+
+/// What happens to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change<'a> {
+    /// Its row has these value columns (relations with a key).
+    Put(&'a [u8]),
+    /// It has no row (relations with a key).
+    Delete,
+    /// This is added to its weight, not 0 (relations without a key).
+    Add(i64),
+}
+
+/// The encoded rows of one delta.
+struct Part {
+    epoch: Epoch,
+    keys: EncodedRows,
+    /// Relations with a key only.
+    values: Option<EncodedRows>,
+}
+
+/// One row of one part. The prefix (virtual node and the key's first 15 bytes) settles most comparisons.
+struct Item {
+    prefix: u128,
+    part: u32,
+    row: u32,
+    weight: i64,
+}
+
+/// All rows of some runs, sorted by key and, within a key, in the order of the runs.
+pub(crate) struct Encoded {
+    parts: Vec<Part>,
+    items: Vec<Item>,
+    pub(crate) keyed: bool,
+}
+
+impl Encoded {
+    /// Encodes and sorts runs, which come by ascending epoch.
+    pub(crate) fn new<'r>(meta: &RelationMeta, runs: impl IntoIterator<Item = &'r Run>) -> Result<Self> {
+        let keyed = meta.keyed();
+        let (mut parts, mut items) = (Vec::new(), Vec::new());
+        for (run, delta) in runs.into_iter().flat_map(|r| r.deltas.iter().map(move |d| (r, d))) {
+            let (vnodes, keys) = meta.encode_keys(&delta.batch)?;
+            let values = if keyed { Some(meta.encode_values(&delta.batch)?) } else { None };
+            let part = parts.len() as u32;
+            items.reserve(delta.len());
+            for (row, vnode) in vnodes.iter().enumerate() {
+                let prefix = prefix(*vnode, keys.get(row));
+                items.push(Item { prefix, part, row: row as u32, weight: delta.weight(row) });
+            }
+            parts.push(Part { epoch: run.epoch, keys, values });
+        }
+        let mut encoded = Encoded { parts, items: vec![], keyed };
+        // Stable: rows of one key stay in the order of their runs.
+        items.sort_by(|a, b| a.prefix.cmp(&b.prefix).then_with(|| encoded.key(a).cmp(encoded.key(b))));
+        encoded.items = items;
+        Ok(encoded)
+    }
+
+    fn key(&self, item: &Item) -> &[u8] {
+        self.parts.get(item.part as usize).map_or(&[], |p| p.keys.get(item.row as usize))
+    }
+
+    fn value(&self, item: &Item) -> &[u8] {
+        let values = self.parts.get(item.part as usize).and_then(|p| p.values.as_ref());
+        values.map_or(&[], |v| v.get(item.row as usize))
+    }
+
+    fn vnode(&self, item: &Item) -> u8 {
+        (item.prefix >> 120) as u8
+    }
+
+    fn epoch(&self, item: &Item) -> Epoch {
+        self.parts.get(item.part as usize).map_or(0, |p| p.epoch)
+    }
+
+    /// An upper bound of how many changes there are, and of their bytes' sum.
+    pub(crate) fn size_hint(&self) -> (usize, usize) {
+        let sample = self.items.iter().take(256).map(|i| 1 + self.key(i).len() + self.value(i).len());
+        let (count, sum) = sample.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes));
+        (self.items.len(), if count == 0 { 0 } else { sum * self.items.len() / count })
+    }
+
+    /// Calls `f` with virtual node, key and net change, by ascending key, each key once.
+    pub(crate) fn for_each<E>(&self, mut f: impl FnMut(u8, &[u8], Change<'_>) -> Result<(), E>) -> Result<(), E> {
+        let same = |a: &Item, b: &Item| a.prefix == b.prefix && self.key(a) == self.key(b);
+        for group in self.items.chunk_by(same) {
+            let Some(first) = group.first() else { continue };
+            let change = if self.keyed {
+                self.net_of_keyed(group)
+            } else {
+                Some(group.iter().map(|i| i.weight).sum()).filter(|w| *w != 0).map(Change::Add)
+            };
+            if let Some(change) = change {
+                f(self.vnode(first), self.key(first), change)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last epoch in which the key's rows do not cancel out decides: its insertion, or deletion if there is none.
+    fn net_of_keyed(&self, group: &[Item]) -> Option<Change<'_>> {
+        if let [only] = group {
+            return self.net_of_epoch(std::slice::from_ref(only));
+        }
+        let mut epochs = group.chunk_by(|a, b| self.epoch(a) == self.epoch(b));
+        while let Some(epoch) = epochs.next_back() {
+            if let Some(change) = self.net_of_epoch(epoch) {
+                return Some(change);
+            }
+        }
+        None
+    }
+
+    fn net_of_epoch(&self, group: &[Item]) -> Option<Change<'_>> {
+        if let [only] = group {
+            return match only.weight {
+                0 => None,
+                w if w > 0 => Some(Change::Put(self.value(only))),
+                _ => Some(Change::Delete),
+            };
+        }
+        // Few rows share a key: mostly the old one and the new one.
+        let mut sums: Vec<(&[u8], i64)> = Vec::with_capacity(group.len());
+        for item in group {
+            let value = self.value(item);
+            match sums.iter_mut().find(|(v, _)| *v == value) {
+                Some((_, sum)) => *sum += item.weight,
+                None => sums.push((value, item.weight)),
+            }
+        }
+        let put = sums.iter().rev().find(|(_, sum)| *sum > 0).map(|(value, _)| Change::Put(value));
+        put.or_else(|| sums.iter().any(|(_, sum)| *sum < 0).then_some(Change::Delete))
+    }
+}
+
+fn prefix(vnode: u8, key: &[u8]) -> u128 {
+    let mut bytes = [0u8; 16];
+    let (first, rest) = bytes.split_at_mut(1);
+    first.fill(vnode);
+    for (target, byte) in rest.iter_mut().zip(key) {
+        *target = *byte;
+    }
+    u128::from_be_bytes(bytes)
+}

@@ -1,0 +1,50 @@
+//! After a failed write or sync nobody knows what is on disk; so nothing more is written.
+
+use std::sync::OnceLock;
+
+use millpond_common::{Error, Result, SqlState};
+
+/// Good until the first failure of storage, then bad for good.
+#[derive(Default)]
+pub(crate) struct Poison(OnceLock<Error>);
+
+impl Poison {
+    /// Fails if storage has failed before.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.0.get() {
+            None => Ok(()),
+            Some(first) => {
+                let detail = first.detail().map_or_else(|| first.message().to_owned(), |d| format!("{}: {d}", first.message()));
+                Err(Error::new(SqlState::IO_ERROR, "storage has failed, nothing more is written")
+                    .with_detail(detail)
+                    .with_hint("Restart the server: it continues from the last checkpoint and the table log."))
+            }
+        }
+    }
+
+    /// Passes a result of storage on; a failure is remembered.
+    pub(crate) fn guard<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && self.0.set(error.clone()).is_ok()
+        {
+            tracing::error!(%error, "storage failed, nothing more is written");
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_is_the_last_word() {
+        let poison = Poison::default();
+        assert_eq!(poison.guard(Ok(7)).unwrap(), 7);
+        poison.check().unwrap();
+        poison.guard::<()>(Err(Error::new(SqlState::DISK_FULL, "no space"))).unwrap_err();
+        poison.guard::<()>(Err(Error::new(SqlState::IO_ERROR, "other"))).unwrap_err();
+        let error = poison.check().unwrap_err();
+        assert_eq!((error.state(), error.detail()), (SqlState::IO_ERROR, Some("no space")));
+    }
+}

@@ -1,0 +1,267 @@
+//! RocksDB as it is configured here, and its errors in our terms.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use millpond_common::{Epoch, Error, Result, SqlState};
+use parking_lot::RwLock;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompressionType, DBRawIterator,
+    DBRecoveryMode, ErrorKind, LogLevel, MergeOperands, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+};
+use self_cell::self_cell;
+
+use crate::format;
+
+const DATA: &str = "data";
+const LOG: &str = "log";
+const MIB: usize = 1 << 20;
+
+/// The open database. Whoever reads from it holds it open, and the directory's lock with it.
+pub(crate) struct Rocks {
+    db: DB,
+    /// For writing files that the data family ingests: they must be as it would have written them.
+    pub(crate) data_options: Options,
+    /// Ids of relations without a key, whose values are weights: compaction drops the zeros.
+    pub(crate) weighted: Arc<RwLock<HashSet<u32>>>,
+    _lock: File,
+}
+
+impl Rocks {
+    /// Opens the database in `dir`, or creates it. `memory`: how many bytes it may use, roughly.
+    pub(crate) fn open(dir: &Path, memory: u64, lock: File) -> Result<Rocks> {
+        let weighted = Arc::new(RwLock::new(HashSet::new()));
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        let cache = Cache::new_lru_cache(memory.saturating_sub(32 * MIB).max(8 * MIB));
+        let data_options = data_options(&cache, &weighted);
+        let families =
+            vec![ColumnFamilyDescriptor::new(DATA, data_options.clone()), ColumnFamilyDescriptor::new(LOG, log_options(&cache))];
+        let db = DB::open_cf_descriptors(&database_options(), dir, families).map_err(storage_error)?;
+        Ok(Rocks { db, data_options, weighted, _lock: lock })
+    }
+
+    /// The database itself.
+    pub(crate) fn db(&self) -> &DB {
+        &self.db
+    }
+
+    /// The family of all relations and operator state: written by ingestion only.
+    pub(crate) fn data(&self) -> &ColumnFamily {
+        self.db.cf_handle(DATA).expect("opened with this family")
+    }
+
+    /// The family of the table log, the catalog and the checkpoint record: written by synced batches only.
+    pub(crate) fn log(&self) -> &ColumnFamily {
+        self.db.cf_handle(LOG).expect("opened with this family")
+    }
+
+    /// Writes a batch and returns when it is on disk.
+    pub(crate) fn write_synced(&self, batch: WriteBatch) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch, &options).map_err(storage_error)
+    }
+
+    /// The number of the last ingested checkpoint.
+    pub(crate) fn marker(&self) -> Result<Option<u64>> {
+        let Some(value) = self.db.get_cf(self.data(), format::MARKER_KEY).map_err(storage_error)? else { return Ok(None) };
+        let number = value.as_slice().try_into().map(u64::from_le_bytes);
+        number.map(Some).map_err(|_| Error::new(SqlState::DATA_CORRUPTED, "the checkpoint marker is damaged"))
+    }
+
+    /// An integer property, summed over both families.
+    pub(crate) fn property(&self, name: &str) -> u64 {
+        let of = |family| self.db.property_int_value_cf(family, name).ok().flatten().unwrap_or(0);
+        of(self.data()) + of(self.log())
+    }
+}
+
+fn database_options() -> Options {
+    let mut o = Options::default();
+    o.create_if_missing(true);
+    o.create_missing_column_families(true);
+    // The log is short: its entries leave with the next checkpoint. Replaying it is most of a start after a crash.
+    o.set_max_total_wal_size(32 * MIB as u64);
+    // A torn last record was never acknowledged; damage before it is not ours to skip over silently.
+    o.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    o.set_track_and_verify_wals_in_manifest(true);
+    o.set_max_background_jobs(2);
+    o.set_max_open_files(1000);
+    o.set_skip_stats_update_on_db_open(true);
+    // RocksDB's own message log: warnings, little of them kept.
+    o.set_log_level(LogLevel::Warn);
+    o.set_max_log_file_size(MIB);
+    o.set_keep_log_file_num(3);
+    o.set_stats_dump_period_sec(0);
+    o.set_stats_persist_period_sec(0);
+    o.set_bytes_per_sync(MIB as u64);
+    o
+}
+
+fn table_options(cache: &Cache) -> BlockBasedOptions {
+    let mut t = BlockBasedOptions::default();
+    t.set_block_cache(cache);
+    t.set_block_size(16 << 10);
+    t.set_bloom_filter(10.0, false);
+    t.set_whole_key_filtering(true);
+    t.set_cache_index_and_filter_blocks(true);
+    t.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    t.set_format_version(6);
+    t
+}
+
+fn data_options(cache: &Cache, weighted: &Arc<RwLock<HashSet<u32>>>) -> Options {
+    let mut o = Options::default();
+    o.set_block_based_table_factory(&table_options(cache));
+    o.set_compression_type(DBCompressionType::Lz4);
+    o.set_bottommost_compression_type(DBCompressionType::Zstd);
+    o.set_merge_operator_associative("millpond.weight", add_weights);
+    let weighted = Arc::clone(weighted);
+    o.set_compaction_filter("millpond.weight", move |_, key, value| {
+        // Cheap test first: hardly any value is a zero weight.
+        let zero = value == [0; 8] && key.first_chunk::<4>().is_some_and(|id| weighted.read().contains(&u32::from_be_bytes(*id)));
+        if zero { CompactionDecision::Remove } else { CompactionDecision::Keep }
+    });
+    // Never written through a memtable: what there is of one can be small.
+    o.set_write_buffer_size(MIB);
+    // One ingested file per second, each across the whole key range: let some gather, and never stall the log
+    // (a stall would hold every family's writes) while compaction catches up.
+    o.set_level_zero_file_num_compaction_trigger(8);
+    o.set_level_zero_slowdown_writes_trigger(1 << 20);
+    o.set_level_zero_stop_writes_trigger(1 << 20);
+    o.set_soft_pending_compaction_bytes_limit(0);
+    o.set_hard_pending_compaction_bytes_limit(0);
+    o.set_level_compaction_dynamic_level_bytes(true);
+    o.set_max_bytes_for_level_base(256 * MIB as u64);
+    o.set_target_file_size_base(64 * MIB as u64);
+    o
+}
+
+fn log_options(cache: &Cache) -> Options {
+    let mut o = Options::default();
+    o.set_block_based_table_factory(&table_options(cache));
+    o.set_compression_type(DBCompressionType::Lz4);
+    o.set_write_buffer_size(16 * MIB);
+    o.set_max_write_buffer_number(2);
+    o
+}
+
+/// The sum of weights; used for full and partial merges alike.
+fn add_weights(_key: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option<Vec<u8>> {
+    let mut sum = 0i64;
+    for weight in existing.into_iter().chain(operands) {
+        sum = sum.wrapping_add(i64::from_le_bytes(weight.try_into().ok()?));
+    }
+    Some(sum.to_le_bytes().to_vec())
+}
+
+/// A RocksDB error as ours. The bytes of a file may be in its text, never a row's.
+pub(crate) fn storage_error(error: rocksdb::Error) -> Error {
+    let state = match error.kind() {
+        ErrorKind::Corruption => SqlState::DATA_CORRUPTED,
+        _ if error.as_ref().contains("No space left") => SqlState::DISK_FULL,
+        _ => SqlState::IO_ERROR,
+    };
+    Error::new(state, "the data directory's storage failed").with_detail(error.into_string())
+}
+
+self_cell!(
+    /// A snapshot that keeps its database open.
+    pub(crate) struct OwnedSnapshot {
+        owner: Arc<Rocks>,
+        #[covariant]
+        dependent: Snapshot,
+    }
+);
+
+/// The database as the last checkpoint left it.
+pub(crate) struct Base {
+    pub(crate) epoch: Epoch,
+    /// How many rows each relation has.
+    pub(crate) rows: std::collections::HashMap<u32, i64>,
+    /// `None`: the store is closed.
+    snapshot: Option<OwnedSnapshot>,
+}
+
+impl Base {
+    pub(crate) fn new(rocks: &Arc<Rocks>, epoch: Epoch, rows: std::collections::HashMap<u32, i64>) -> Arc<Base> {
+        let snapshot = OwnedSnapshot::new(Arc::clone(rocks), |rocks| rocks.db().snapshot());
+        Arc::new(Base { epoch, rows, snapshot: Some(snapshot) })
+    }
+
+    pub(crate) fn closed(epoch: Epoch) -> Arc<Base> {
+        Arc::new(Base { epoch, rows: Default::default(), snapshot: None })
+    }
+
+    fn snapshot(&self) -> Result<(&Rocks, &Snapshot<'_>)> {
+        let cell = self.snapshot.as_ref().ok_or_else(closed)?;
+        Ok((cell.borrow_owner(), cell.borrow_dependent()))
+    }
+
+    /// The values of some data keys.
+    pub(crate) fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<rocksdb::DBPinnableSlice<'_>>>> {
+        if keys.is_empty() {
+            return Ok(vec![]);
+        }
+        let (rocks, snapshot) = self.snapshot()?;
+        let mut options = ReadOptions::default();
+        options.set_snapshot(snapshot);
+        let values = rocks.db().batched_multi_get_cf_opt(rocks.data(), keys.iter().map(Vec::as_slice), false, &options);
+        values.into_iter().map(|v| v.map_err(storage_error)).collect()
+    }
+}
+
+/// What every call gets once the store is closed.
+pub(crate) fn closed() -> Error {
+    Error::new(SqlState::ADMIN_SHUTDOWN, "the data directory has been closed")
+}
+
+self_cell!(
+    struct IteratorCell {
+        owner: Arc<Base>,
+        #[covariant]
+        dependent: DBRawIterator,
+    }
+);
+
+/// A walk through data keys between two bounds, which keeps its snapshot.
+pub(crate) struct BaseIterator(IteratorCell);
+
+impl BaseIterator {
+    /// Stands before the first key in `lower..upper`.
+    pub(crate) fn new(base: &Arc<Base>, lower: Vec<u8>, upper: Vec<u8>, fill_cache: bool) -> Result<Self> {
+        let cell = IteratorCell::try_new(Arc::clone(base), |base| {
+            let (rocks, snapshot) = base.snapshot()?;
+            let mut options = ReadOptions::default();
+            options.set_iterate_lower_bound(lower);
+            options.set_iterate_upper_bound(upper);
+            options.fill_cache(fill_cache);
+            let mut iterator = snapshot.raw_iterator_cf_opt(rocks.data(), options);
+            iterator.seek_to_first();
+            Ok::<_, Error>(iterator)
+        })?;
+        Ok(BaseIterator(cell))
+    }
+
+    /// Calls `f` with the iterator itself: reaching it costs a little, so many rows should share one call.
+    pub(crate) fn with<T>(&mut self, f: impl FnOnce(&mut DBRawIterator<'_>) -> T) -> T {
+        self.0.with_dependent_mut(|_, iterator| f(iterator))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::default();
+        options.create_if_missing(false);
+        let error = storage_error(DB::open(&options, dir.path().join("none")).err().unwrap());
+        assert_eq!(error.state(), SqlState::IO_ERROR);
+        assert!(error.detail().is_some());
+    }
+}

@@ -1,0 +1,89 @@
+//! What the tests share: relations of two integer columns, rows in and out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int64Type;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use millpond_common::{Delta, RelationId, RelationSpec};
+
+use crate::{Checkpoint, ReadView, Recovered, Scan, Store, StoreOptions};
+
+/// A row (k, v) and how often it is there.
+pub(super) type Rows = BTreeMap<(i64, String), i64>;
+
+pub(super) fn open(dir: &Path) -> (Arc<Store>, Recovered) {
+    Store::open(dir, &StoreOptions { memory: 64 << 20, workers: 2 }).unwrap()
+}
+
+pub(super) fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("v", DataType::Utf8, true), Field::new("k", DataType::Int64, true)]))
+}
+
+/// Columns (v, k); the key, if there is one, is k: the second column.
+pub(super) fn spec(id: u32, keyed: bool) -> RelationSpec {
+    RelationSpec { id: RelationId(id), schema: schema(), key: keyed.then(|| vec![1]), append_only: false }
+}
+
+pub(super) fn delta(rows: &[(i64, &str, i64)]) -> Delta {
+    let v = StringArray::from_iter_values(rows.iter().map(|r| r.1));
+    let k = Int64Array::from_iter_values(rows.iter().map(|r| r.0));
+    let batch = RecordBatch::try_new(schema(), vec![Arc::new(v), Arc::new(k)]).unwrap();
+    Delta::new(batch, Some(Int64Array::from_iter_values(rows.iter().map(|r| r.2))))
+}
+
+pub(super) fn collect(rows: &mut Rows, batch: &RecordBatch) {
+    let (v, k) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());
+    for i in 0..batch.num_rows() {
+        *rows.entry((k.value(i), v.value(i).to_owned())).or_default() += 1;
+    }
+}
+
+pub(super) fn read(view: &ReadView, relation: u32) -> Rows {
+    let mut rows = Rows::new();
+    for batch in view.scan(RelationId(relation), Scan::default()).unwrap() {
+        collect(&mut rows, &batch.unwrap());
+    }
+    rows
+}
+
+/// The number of rows, read without any column.
+pub(super) fn count(view: &ReadView, relation: u32) -> i64 {
+    let scan = Scan { projection: Some(vec![]), ..Scan::default() };
+    view.scan(RelationId(relation), scan).unwrap().map(|b| b.unwrap().num_rows() as i64).sum()
+}
+
+pub(super) fn lookup(view: &ReadView, relation: u32, keys: &[i64]) -> Rows {
+    let field = Field::new("k", DataType::Int64, true);
+    let keys = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![Arc::new(Int64Array::from(keys.to_vec()))]).unwrap();
+    let mut rows = Rows::new();
+    collect(&mut rows, &view.lookup(RelationId(relation), &keys).unwrap());
+    rows
+}
+
+pub(super) fn lookup_rows(view: &ReadView, relation: u32, rows: &[(i64, &str)]) -> Rows {
+    let keys = delta(&rows.iter().map(|(k, v)| (*k, *v, 1)).collect::<Vec<_>>()).batch;
+    let mut found = Rows::new();
+    collect(&mut found, &view.lookup(RelationId(relation), &keys).unwrap());
+    found
+}
+
+pub(super) fn rows(rows: &[(i64, &str, i64)]) -> Rows {
+    rows.iter().map(|(k, v, n)| ((*k, (*v).to_owned()), *n)).collect()
+}
+
+pub(super) fn checkpoint(epoch: u64, log_seq: u64) -> Checkpoint {
+    Checkpoint { epoch, log_seq, meta: epoch.to_be_bytes().to_vec(), frozen: vec![] }
+}
+
+/// Numbers that look random and are the same each time.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        millpond_common::hash::mix(self.0) % n
+    }
+}

@@ -1,0 +1,167 @@
+//! Operator state against ordered maps, through freezing and loading.
+
+use std::collections::BTreeMap;
+
+use super::support::Random;
+use crate::{Entries, KeyedState, MultiState, SortedState, StateTable};
+
+/// What the checkpoint has after all freezes.
+#[derive(Default)]
+struct Stored(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Stored {
+    fn apply(&mut self, table: &mut dyn StateTable) -> usize {
+        let mut entries = Entries::new();
+        table.freeze(&mut entries);
+        let changed = entries.len();
+        let keys = entries.iter().map(|(k, _)| k.clone()).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(keys.len(), changed, "a key comes once");
+        for (key, value) in entries {
+            match value {
+                Some(value) => drop(self.0.insert(key, value)),
+                None => assert!(self.0.remove(&key).is_some(), "only what is stored is deleted"),
+            }
+        }
+        changed
+    }
+
+    fn load(&self, table: &mut dyn StateTable) {
+        for (key, value) in &self.0 {
+            table.load(key, value).unwrap();
+        }
+    }
+}
+
+fn key(random: &mut Random, distinct: u64) -> Vec<u8> {
+    let n = random.below(distinct);
+    let mut key = vec![n as u8];
+    key.extend_from_slice(n.to_string().repeat(1 + (n % 12) as usize).as_bytes());
+    key
+}
+
+#[test]
+fn keyed_state_agrees_with_a_map() {
+    let mut random = Random(7);
+    let mut table = KeyedState::<i64>::new();
+    let (mut model, mut stored) = (BTreeMap::new(), Stored::default());
+    for step in 0..40_000i64 {
+        let k = key(&mut random, 500);
+        match random.below(6) {
+            0 => assert_eq!(table.remove(&k), model.remove(&k)),
+            1 => assert_eq!(table.insert(&k, step), model.insert(k, step)),
+            2 => {
+                *table.get_or_insert_with(&k, || 10) += 1;
+                *model.entry(k).or_insert(10) += 1;
+            }
+            3 => {
+                if let Some(value) = table.get_mut(&k) {
+                    *value -= 1;
+                    *model.get_mut(&k).unwrap() -= 1;
+                }
+            }
+            _ => assert_eq!(table.get(&k), model.get(&k)),
+        }
+        assert_eq!(table.len(), model.len());
+        if random.below(300) == 0 {
+            stored.apply(&mut table);
+            assert_eq!(stored.0, model.iter().map(|(k, v)| (k.clone(), v.to_le_bytes().to_vec())).collect());
+            assert_eq!(stored.apply(&mut table), 0, "nothing has changed since");
+            assert_eq!(table.iter().map(|(k, v)| (k.to_vec(), *v)).collect::<BTreeMap<_, _>>(), model);
+        }
+        if random.below(2000) == 0 {
+            stored.apply(&mut table);
+            table = KeyedState::new();
+            stored.load(&mut table);
+        }
+    }
+    assert_eq!(table.stats().rows, model.len() as u64);
+}
+
+#[test]
+fn sorted_state_agrees_with_a_map() {
+    let mut random = Random(8);
+    let mut table = SortedState::<i64>::new();
+    let (mut model, mut stored) = (BTreeMap::new(), Stored::default());
+    for step in 0..30_000i64 {
+        let k = key(&mut random, 400);
+        match random.below(6) {
+            0 | 1 => assert_eq!(table.remove(&k), model.remove(&k)),
+            2 => assert_eq!(table.insert(&k, step), model.insert(k, step)),
+            3 => {
+                if let Some(value) = table.get_mut(&k) {
+                    *value -= 1;
+                    *model.get_mut(&k).unwrap() -= 1;
+                }
+            }
+            4 => {
+                let prefix = &k[..(1 + random.below(2) as usize).min(k.len())];
+                let expected = model.iter().filter(|(k, _)| k.starts_with(prefix)).map(|(k, v)| (k.as_slice(), v));
+                assert!(table.range(prefix).eq(expected.clone()));
+                assert!(table.range(prefix).rev().eq(expected.rev()));
+            }
+            _ => assert_eq!(table.get(&k), model.get(&k)),
+        }
+        assert_eq!(table.len(), model.len());
+        if random.below(300) == 0 {
+            stored.apply(&mut table);
+            assert_eq!(stored.0, model.iter().map(|(k, v)| (k.clone(), v.to_le_bytes().to_vec())).collect());
+            assert_eq!(stored.apply(&mut table), 0);
+        }
+        if random.below(2000) == 0 {
+            stored.apply(&mut table);
+            table = SortedState::new();
+            stored.load(&mut table);
+        }
+    }
+    assert!(table.range(&[0xff, 0xff]).next().is_none());
+    assert_eq!(table.range(&[]).count(), model.len());
+}
+
+#[test]
+fn multi_state_agrees_with_a_map() {
+    let mut random = Random(9);
+    let mut table = MultiState::new();
+    let (mut model, mut stored) = (BTreeMap::<(Vec<u8>, Vec<u8>), i64>::new(), Stored::default());
+    for _ in 0..60_000 {
+        // Few keys have many rows, many have few.
+        let k = if random.below(2) == 0 { vec![1, 1] } else { key(&mut random, 200) };
+        let row = random.below(if k.len() == 2 { 90 } else { 3 });
+        let row = row.to_string().repeat(1 + (row % 9) as usize).into_bytes();
+        let old = model.get(&(k.clone(), row.clone())).copied().unwrap_or(0);
+        let weight = if random.below(2) == 0 { -old } else { random.below(5) as i64 - 2 };
+        table.add(&k, &row, weight);
+        model.insert((k.clone(), row.clone()), old + weight);
+        model.retain(|_, w| *w != 0);
+        assert_eq!(table.weight(&k, &row), old + weight);
+        assert_eq!(table.len(), model.len());
+        if random.below(100) == 0 {
+            let of_key = || model.iter().filter(|((key, _), _)| *key == k).map(|((_, row), w)| (row.clone(), *w));
+            assert_eq!(table.rows(&k).map(|(r, w)| (r.to_vec(), w)).collect::<BTreeMap<_, _>>(), of_key().collect());
+            assert_eq!(table.total(&k), of_key().map(|(_, w)| w).sum::<i64>());
+        }
+        if random.below(400) == 0 {
+            stored.apply(&mut table);
+            assert_eq!(stored.apply(&mut table), 0);
+            assert_eq!(stored.0.len(), model.len());
+            assert_eq!(table.iter().map(|(k, r, w)| ((k.to_vec(), r.to_vec()), w)).collect::<BTreeMap<_, _>>(), model);
+        }
+        if random.below(3000) == 0 {
+            stored.apply(&mut table);
+            table = MultiState::new();
+            stored.load(&mut table);
+        }
+    }
+}
+
+/// Ten thousand keys cost what the design promises.
+#[test]
+fn keyed_state_is_small() {
+    let mut table = KeyedState::<i64>::new();
+    for i in 0..100_000u64 {
+        let mut key = vec![i as u8, 1];
+        key.extend_from_slice(&i.to_be_bytes());
+        table.insert(&key, 1);
+    }
+    let per_key = table.stats().bytes / 100_000;
+    assert!(per_key <= 100, "{per_key} bytes per key");
+}
