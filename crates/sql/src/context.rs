@@ -1,0 +1,3 @@
+//! placeholder
+/// A DataFusion context with Millpond's configuration and functions, and no tables.
+pub fn base_context() -> datafusion::prelude::SessionContext { datafusion::prelude::SessionContext::new() }
