@@ -1,0 +1,204 @@
+//! The reader over all files of a glob.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use millpond_common::{Delta, Error, Result, SqlState};
+
+use super::discover::{self, Found, State};
+use super::lines::TextFile;
+use super::mark::{self, Mark, Marks};
+use super::parquet::{self, ParquetFile};
+use super::Plan;
+use crate::{Chunk, Encode, Poll, Position, Reader};
+
+/// How often files are looked for when there is nothing to read.
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+/// Looking takes at most one part in this many of the time, so many files are looked for less often.
+const LOOK_SHARE: u32 = 100;
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(2);
+/// What one call may sleep.
+const SLEEP_MAX: Duration = Duration::from_millis(50);
+/// Files that stay open between their growths.
+const OPEN_FILES_MAX: usize = 16;
+
+/// Reads files one after the other, and when following all of them again and again.
+pub struct FileReader {
+    plan: Plan,
+    marks: Marks,
+    /// The files with something to read, in the order of their names.
+    ready: VecDeque<Found>,
+    current: Option<(String, OpenFile)>,
+    /// Files read to their present end, still open.
+    idle: HashMap<String, ((u64, u64), OpenFile)>,
+    /// What the file system said of each file when it was last read.
+    seen: HashMap<String, State>,
+    next_look: Instant,
+}
+
+enum OpenFile {
+    Text(Box<TextFile>),
+    Parquet(Box<ParquetFile>),
+}
+
+impl FileReader {
+    /// Opens at a position, or at the start.
+    pub fn new(plan: Plan, from: Option<&Position>) -> Result<FileReader> {
+        let marks = from.map_or(Ok(Marks::default()), Marks::decode)?;
+        let mut reader = FileReader {
+            plan,
+            marks,
+            ready: VecDeque::new(),
+            current: None,
+            idle: HashMap::new(),
+            seen: HashMap::new(),
+            next_look: Instant::now(),
+        };
+        if reader.plan.follow {
+            reader.look()?;
+        } else {
+            reader.list()?;
+        }
+        Ok(reader)
+    }
+
+    /// Reading once: the files after those that are done.
+    fn list(&mut self) -> Result<()> {
+        let files = discover::files(&self.plan.pattern)?;
+        if files.is_empty() {
+            return Err(discover::none(&self.plan.pattern));
+        }
+        if let Some((path, mark)) = self.marks.files.iter().next()
+            && !files.iter().any(|f| f.path == *path)
+        {
+            return Err(Error::new(SqlState::DATA_EXCEPTION, format!("file \"{path}\" is gone"))
+                .with_detail(format!("it was being read and had come to {} {}", self.unit(), mark.offset)));
+        }
+        let begun = self.marks.files.keys().next();
+        let done = |path: &String| match (begun, &self.marks.through) {
+            (Some(begun), _) => path < begun,
+            (None, Some(through)) => path <= through,
+            (None, None) => false,
+        };
+        let files = files.into_iter().filter(|f| !done(&f.path)).collect::<VecDeque<_>>();
+        self.ready = files;
+        Ok(())
+    }
+
+    /// Following: the files that have grown or appeared.
+    fn look(&mut self) -> Result<()> {
+        let started = Instant::now();
+        for found in discover::files(&self.plan.pattern)? {
+            if self.seen.get(&found.path) == Some(&found.state) {
+                continue;
+            }
+            if let Encode::Parquet = self.plan.encode {
+                if !parquet::is_complete(&found.path)? {
+                    continue;
+                }
+            } else if let Some(mark) = self.marks.files.get(&found.path)
+                && found.state.bytes < mark.offset
+            {
+                return Err(mark::replaced(&found.path, "became shorter")
+                    .with_detail(format!("{} bytes of it were read, now it has {}", mark.offset, found.state.bytes)));
+            }
+            self.ready.push_back(found);
+        }
+        self.next_look = Instant::now() + (started.elapsed() * LOOK_SHARE).clamp(LOOK_INTERVAL, LOOK_INTERVAL_MAX);
+        Ok(())
+    }
+
+    fn start(&mut self, found: Found) -> Result<()> {
+        let Found { path, state } = found;
+        let mark = self.marks.files.get(&path).copied().unwrap_or(Mark::START);
+        let opened = match self.idle.remove(&path) {
+            Some((identity, OpenFile::Text(text))) if identity == state.identity => {
+                text.verify(&mark)?;
+                OpenFile::Text(text)
+            }
+            _ => match self.plan.encode {
+                Encode::Parquet => OpenFile::Parquet(Box::new(ParquetFile::open(&self.plan, &path, &mark)?)),
+                Encode::Csv { .. } | Encode::Json => OpenFile::Text(Box::new(TextFile::open(&self.plan, &path, &mark)?)),
+            },
+        };
+        self.seen.insert(path.clone(), state);
+        self.current = Some((path, opened));
+        Ok(())
+    }
+
+    /// The current file has nothing more for now.
+    fn leave(&mut self) {
+        let Some((path, file)) = self.current.take() else { return };
+        if !self.plan.follow {
+            self.marks.files.clear();
+            self.marks.through = Some(path);
+        } else if let OpenFile::Text(text) = file
+            && let Some(state) = self.seen.get(&path)
+        {
+            if self.idle.len() >= OPEN_FILES_MAX {
+                self.idle.clear();
+            }
+            self.idle.insert(path, (state.identity, OpenFile::Text(text)));
+        }
+    }
+
+    fn chunk(&mut self, path: String, mark: Mark, batch: RecordBatch, bad_rows: u64) -> Result<Poll> {
+        self.marks.files.insert(path, mark);
+        Ok(Poll::Chunk(Chunk { delta: Delta::insert(batch), end: self.marks.encode()?, bad_rows }))
+    }
+
+    fn unit(&self) -> &'static str {
+        match self.plan.encode {
+            Encode::Parquet => "row",
+            Encode::Csv { .. } | Encode::Json => "byte",
+        }
+    }
+}
+
+impl OpenFile {
+    fn read(&mut self, plan: &Plan) -> Result<Option<(RecordBatch, u64, Mark)>> {
+        match self {
+            OpenFile::Text(file) => match file.read(plan.batch_rows, !plan.follow)? {
+                Some((batch, bad_rows)) => Ok(Some((batch, bad_rows, file.mark()?))),
+                None => Ok(None),
+            },
+            OpenFile::Parquet(file) => Ok(file.read()?.map(|(batch, bad_rows)| (batch, bad_rows, file.mark()))),
+        }
+    }
+}
+
+impl Reader for FileReader {
+    fn next(&mut self) -> Result<Poll> {
+        loop {
+            if let Some((path, file)) = &mut self.current {
+                if let Some((batch, bad_rows, mark)) = file.read(&self.plan)? {
+                    let path = path.clone();
+                    return self.chunk(path, mark, batch, bad_rows);
+                }
+                self.leave();
+            } else if let Some(found) = self.ready.pop_front() {
+                self.start(found)?;
+            } else if !self.plan.follow {
+                return Ok(Poll::End);
+            } else {
+                let wait = self.next_look.saturating_duration_since(Instant::now());
+                std::thread::sleep(wait.min(SLEEP_MAX));
+                if wait > SLEEP_MAX {
+                    return Ok(Poll::Idle);
+                }
+                self.look()?;
+                if self.ready.is_empty() {
+                    return Ok(Poll::Idle);
+                }
+            }
+        }
+    }
+
+    fn describe(&self, position: &Position) -> String {
+        match Marks::decode(position) {
+            Ok(marks) => marks.describe(self.unit()),
+            Err(e) => e.message().to_string(),
+        }
+    }
+}

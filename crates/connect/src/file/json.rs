@@ -1,0 +1,126 @@
+//! JSON lines: one object a line. Keys go to the columns of their name; other keys are passed over.
+
+use std::ops::Range;
+
+use millpond_common::{Result, SqlState};
+
+use super::Plan;
+use super::lines::Step;
+use super::rows::{Place, Rows};
+use crate::decode::json::{push, skip_space, string_end, value_end};
+use crate::decode::{Bad, shown};
+
+/// The state of decoding one file.
+pub struct Json {
+    /// The names of the decoded columns.
+    names: Vec<String>,
+    /// For each decoded column where its value is in the line, and whether the key was written exactly as the name.
+    found: Vec<Option<(Range<usize>, bool)>>,
+    /// The keys of the line before with their columns: lines of one file mostly have the same keys in the same order.
+    keys: Vec<(Vec<u8>, Option<(usize, bool)>)>,
+}
+
+impl Json {
+    /// Decoding of the plan's columns.
+    pub fn new(plan: &Plan) -> Json {
+        let names = plan.decoded().into_iter().map(|c| plan.schema.field(c).name().clone()).collect::<Vec<_>>();
+        Json { found: vec![None; names.len()], names, keys: vec![] }
+    }
+
+    /// Takes one line.
+    pub fn decode(&mut self, pending: &[u8], last: bool, place: Place, rows: &mut Rows) -> Result<Step> {
+        let (line, bytes) = match pending.iter().position(|b| *b == b'\n') {
+            Some(end) => (&pending[..end], end + 1),
+            None if last && !pending.is_empty() => (pending, pending.len()),
+            None => return Ok(Step::Partial),
+        };
+        if skip_space(line, 0) < line.len() {
+            self.line(line, place, rows)?;
+        }
+        Ok(Step::Took { bytes, lines: 1 })
+    }
+
+    fn line(&mut self, line: &[u8], place: Place, rows: &mut Rows) -> Result<()> {
+        if let Err(at) = self.object(line) {
+            let reason = format!("invalid JSON object, at byte {}: {}", at + 1, shown(&line[at.min(line.len())..]));
+            return rows.reject(place, None, Bad::new(SqlState::INVALID_TEXT_REPRESENTATION, reason));
+        }
+        for (column, found) in self.found.iter().enumerate() {
+            let pushed = match found {
+                Some((range, _)) if &line[range.clone()] != b"null" => rows.push(column, |c| push(c, &line[range.clone()])),
+                _ => rows.push_null(column),
+            };
+            if let Err((column, bad)) = pushed {
+                return rows.reject(place, Some(column), bad);
+            }
+        }
+        rows.commit();
+        Ok(())
+    }
+
+    /// Finds the columns' values; the error is the place where the line stops being an object.
+    fn object(&mut self, line: &[u8]) -> Result<(), usize> {
+        self.found.fill(None);
+        let mut at = skip_space(line, 0);
+        if line.get(at) != Some(&b'{') {
+            return Err(at);
+        }
+        at = skip_space(line, at + 1);
+        let mut member = 0;
+        let mut more = line.get(at) != Some(&b'}');
+        while more {
+            let key_end = string_end(line, at)?;
+            let target = self.target(member, &line[at + 1..key_end - 1]);
+            at = skip_space(line, key_end);
+            if line.get(at) != Some(&b':') {
+                return Err(at);
+            }
+            let from = skip_space(line, at + 1);
+            let to = value_end(line, from)?;
+            if let Some((column, exact)) = target
+                && (exact || !matches!(self.found[column], Some((_, true))))
+            {
+                self.found[column] = Some((from..to, exact));
+            }
+            at = skip_space(line, to);
+            more = match line.get(at) {
+                Some(b',') => true,
+                Some(b'}') => false,
+                _ => return Err(at),
+            };
+            if more {
+                at = skip_space(line, at + 1);
+            }
+            member += 1;
+        }
+        at = skip_space(line, at + 1);
+        if at == line.len() { Ok(()) } else { Err(at) }
+    }
+
+    /// The column that the object's `member`-th key names, and whether it is written exactly so.
+    fn target(&mut self, member: usize, key: &[u8]) -> Option<(usize, bool)> {
+        if let Some((known, target)) = self.keys.get(member)
+            && known == key
+        {
+            return *target;
+        }
+        let target = self.find(key);
+        self.keys.truncate(member);
+        if self.keys.len() == member {
+            self.keys.push((key.to_vec(), target));
+        }
+        target
+    }
+
+    fn find(&self, key: &[u8]) -> Option<(usize, bool)> {
+        let written;
+        let key = if key.contains(&b'\\') {
+            written = serde_json::from_slice::<String>(&[b"\"", key, b"\""].concat()).ok()?;
+            written.as_bytes()
+        } else {
+            key
+        };
+        let exact = self.names.iter().position(|n| n.as_bytes() == key).map(|c| (c, true));
+        exact.or_else(|| self.names.iter().position(|n| n.as_bytes().eq_ignore_ascii_case(key)).map(|c| (c, false)))
+    }
+}

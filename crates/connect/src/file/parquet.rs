@@ -1,0 +1,221 @@
+//! Parquet files. They are complete when they have their footer, and never change afterwards; a place in one is a row number.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::compute::{self, CastOptions, can_cast_types};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use millpond_common::{Error, Result, SqlState, SqlType};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+
+use super::mark::{self, Mark};
+use super::rows::{Place, failure, null_violation};
+use super::{Plan, io};
+use crate::decode::{Bad, Column};
+
+const MAGIC: &[u8] = b"PAR1";
+
+/// A Parquet file that is being read.
+pub struct ParquetFile {
+    path: String,
+    check: u64,
+    row: u64,
+    reader: ParquetRecordBatchReader,
+    /// For each decoded column its place in the file's batches.
+    places: Vec<usize>,
+    fields: Vec<Arc<Field>>,
+    /// For each projected column its place among the decoded ones.
+    emit: Vec<usize>,
+    schema: SchemaRef,
+    skip_bad: bool,
+}
+
+/// The columns of a file, as SQL types.
+pub fn schema(path: &str) -> Result<SchemaRef> {
+    let (_, metadata) = metadata(path)?;
+    let fields = metadata.schema().fields().iter();
+    Ok(Arc::new(Schema::new(fields.map(|f| SqlType::of(f).field(f.name(), f.is_nullable())).collect::<Vec<_>>())))
+}
+
+/// Checks that a file has the declared columns, with types that convert.
+pub fn check(plan: &Plan, path: &str) -> Result<()> {
+    let (_, metadata) = metadata(path)?;
+    for field in plan.schema.fields() {
+        place(path, metadata.schema(), field)?;
+    }
+    Ok(())
+}
+
+/// Whether the file has its end, which writers write last.
+pub fn is_complete(path: &str) -> Result<bool> {
+    let file = File::open(path).map_err(|e| io(path, &e))?;
+    let bytes = file.metadata().map_err(|e| io(path, &e))?.len();
+    let mut end = [0u8; 4];
+    Ok(bytes > 12 && file.read_exact_at(&mut end, bytes - 4).is_ok() && end == MAGIC)
+}
+
+impl ParquetFile {
+    /// Opens a file at a mark, which must be one of this file.
+    pub fn open(plan: &Plan, path: &str, mark: &Mark) -> Result<ParquetFile> {
+        let (file, metadata) = metadata(path)?;
+        let check = mark::whole_check(&file).map_err(|e| io(path, &e))?;
+        if mark.offset > 0 && mark.check != check {
+            return Err(mark::replaced(path, "was replaced"));
+        }
+        let decoded = plan.decoded();
+        let fields = decoded.iter().map(|c| Arc::clone(&plan.schema.fields()[*c])).collect::<Vec<_>>();
+        let wanted = fields.iter().map(|f| place(path, metadata.schema(), f)).collect::<Result<Vec<_>>>()?;
+        let mut present = wanted.clone();
+        present.sort_unstable();
+        present.dedup();
+        let places = wanted.iter().filter_map(|w| present.binary_search(w).ok()).collect();
+
+        let mut skip = mark.offset;
+        let mut groups = vec![];
+        for (group, group_metadata) in metadata.metadata().row_groups().iter().enumerate() {
+            let rows = group_metadata.num_rows().unsigned_abs();
+            if groups.is_empty() && skip >= rows {
+                skip -= rows;
+            } else {
+                groups.push(group);
+            }
+        }
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), present);
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+            .with_projection(mask)
+            .with_row_groups(groups)
+            .with_offset(skip as usize)
+            .with_batch_size(plan.batch_rows)
+            .build()
+            .map_err(|e| broken(path, &e))?;
+        Ok(ParquetFile {
+            path: path.to_string(),
+            check,
+            row: mark.offset,
+            reader,
+            places,
+            emit: plan.projection.iter().filter_map(|p| decoded.iter().position(|d| d == p)).collect(),
+            fields,
+            schema: plan.projected()?,
+            skip_bad: plan.skip_bad,
+        })
+    }
+
+    /// How far it was read.
+    pub fn mark(&self) -> Mark {
+        Mark { offset: self.row, line: self.row + 1, check: self.check }
+    }
+
+    /// The next rows and the number of bad records among them; `None`: the end.
+    pub fn read(&mut self) -> Result<Option<(RecordBatch, u64)>> {
+        let batch = match self.reader.next() {
+            None => return Ok(None),
+            Some(Err(e)) => return Err(broken(&self.path, &e)),
+            Some(Ok(batch)) => batch,
+        };
+        let mut columns = Vec::with_capacity(self.fields.len());
+        let mut bad: Option<Vec<bool>> = None;
+        for (field, place) in self.fields.iter().zip(&self.places) {
+            let source = batch.column(*place);
+            let (column, failed) = convert(source, field)?;
+            if let Some((row, reason)) = failed.first() {
+                if !self.skip_bad {
+                    let place = Place { path: &self.path, unit: "row", number: self.row + *row as u64 + 1 };
+                    return Err(failure(place, Some(field.name()), reason.clone()));
+                }
+                let bad = bad.get_or_insert_with(|| vec![false; batch.num_rows()]);
+                failed.iter().for_each(|(row, _)| bad[*row] = true);
+            }
+            columns.push(column);
+        }
+        self.row += batch.num_rows() as u64;
+        let mut bad_rows = 0;
+        let mut rows = batch.num_rows();
+        if let Some(bad) = bad {
+            bad_rows = bad.iter().filter(|b| **b).count() as u64;
+            rows -= bad_rows as usize;
+            let good = BooleanArray::from(bad.into_iter().map(|b| !b).collect::<Vec<_>>());
+            columns = columns.iter().map(|c| compute::filter(c, &good)).collect::<Result<_, _>>()?;
+        }
+        let columns = self.emit.iter().map(|c| Arc::clone(&columns[*c])).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(Some((RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?, bad_rows)))
+    }
+}
+
+fn metadata(path: &str) -> Result<(File, ArrowReaderMetadata)> {
+    let file = File::open(path).map_err(|e| io(path, &e))?;
+    let metadata = ArrowReaderMetadata::load(&file, Default::default()).map_err(|e| broken(path, &e))?;
+    Ok((file, metadata))
+}
+
+fn broken(path: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::new(SqlState::DATA_EXCEPTION, format!("file \"{path}\" cannot be read as Parquet: {error}"))
+}
+
+/// The file's column for a declared one.
+fn place(path: &str, schema: &SchemaRef, field: &Field) -> Result<usize> {
+    let fields = schema.fields();
+    let exact = fields.iter().position(|f| f.name() == field.name());
+    let Some(place) = exact.or_else(|| fields.iter().position(|f| f.name().eq_ignore_ascii_case(field.name()))) else {
+        let names = fields.iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
+        return Err(Error::new(SqlState::UNDEFINED_COLUMN, format!("file \"{path}\" has no column \"{}\"", field.name()))
+            .with_detail(format!("its columns are: {names}")));
+    };
+    let have = fields[place].data_type();
+    if !can_cast_types(have, field.data_type()) && !is_text(have) {
+        return Err(Error::new(
+            SqlState::DATATYPE_MISMATCH,
+            format!("column \"{}\" of file \"{path}\" is {have} and does not convert to {}", field.name(), SqlType::of(field).name()),
+        ));
+    }
+    Ok(place)
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, values) => is_text(values),
+        _ => false,
+    }
+}
+
+/// The values in the declared type, and the rows that have none, with the reasons.
+fn convert(source: &ArrayRef, field: &Field) -> Result<(ArrayRef, Vec<(usize, Bad)>)> {
+    let sql_type = SqlType::of(field);
+    let mut failed = vec![];
+    let converted = if is_text(source.data_type()) && !matches!(sql_type, SqlType::Text | SqlType::Varchar(None)) {
+        from_texts(compute::cast(source, &DataType::Utf8)?.as_string(), field, &mut failed)?
+    } else if source.data_type() == field.data_type() {
+        Arc::clone(source)
+    } else {
+        let cast = compute::cast_with_options(source, field.data_type(), &CastOptions { safe: true, ..Default::default() })?;
+        for row in (0..cast.len()).filter(|r| cast.null_count() > source.null_count() && cast.is_null(*r) && source.is_valid(*r)) {
+            let value = arrow::util::display::array_value_to_string(source, row).unwrap_or_default();
+            failed.push((row, Bad::range(&sql_type.name(), value.as_bytes())));
+        }
+        cast
+    };
+    if !field.is_nullable() && source.null_count() > 0 {
+        failed.extend((0..source.len()).filter(|r| source.is_null(*r)).map(|r| (r, null_violation(field.name()))));
+        failed.sort_by_key(|(row, _)| *row);
+    }
+    Ok((converted, failed))
+}
+
+fn from_texts(texts: &StringArray, field: &Field, failed: &mut Vec<(usize, Bad)>) -> Result<ArrayRef> {
+    let mut column = Column::new(field);
+    for (row, text) in texts.iter().enumerate() {
+        let pushed = text.map(|t| column.push_text(t.as_bytes()));
+        if let Some(Err(bad)) = pushed {
+            failed.push((row, bad));
+            column.push_null();
+        } else if pushed.is_none() {
+            column.push_null();
+        }
+    }
+    column.finish()
+}
