@@ -133,3 +133,87 @@ fn display(array: &ArrayRef) -> Result<ArrayRef> {
     let texts = (0..array.len()).map(|row| array.is_valid(row).then(|| formatter.value(row).to_string()));
     Ok(Arc::new(texts.collect::<StringArray>()))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use arrow::array::{
+        DictionaryArray, DurationSecondArray, FixedSizeListArray, Int8Array, LargeBinaryArray, LargeStringArray, NullArray,
+        StringViewArray, StructArray, Time32SecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
+        UInt64Array,
+    };
+    use arrow::datatypes::{Decimal256Type, Int32Type, i256};
+    use arrow_schema::Field;
+    use bytes::BytesMut;
+
+    /// Every row's text; `None` is NULL.
+    fn texts(array: impl Array + 'static) -> Vec<Option<String>> {
+        let array: ArrayRef = Arc::new(array);
+        let sql = SqlType::of(&Field::new("c", array.data_type().clone(), true));
+        let column = Column::new(&array, &sql).unwrap();
+        let text = |row| {
+            let (mut text, mut binary) = (BytesMut::new(), BytesMut::new());
+            column.put_text(row, &mut text);
+            column.put_binary(row, &mut binary).unwrap();
+            String::from_utf8(text.to_vec()).unwrap()
+        };
+        (0..array.len()).map(|row| (!column.is_null(row)).then(|| text(row))).collect()
+    }
+
+    fn some(texts: &[&str]) -> Vec<Option<String>> {
+        texts.iter().map(|t| Some((*t).to_string())).collect()
+    }
+
+    #[test]
+    fn arrow_types_that_sql_does_not_name() {
+        assert_eq!(
+            texts(StringViewArray::from(vec!["a", "a text longer than twelve bytes"])),
+            some(&["a", "a text longer than twelve bytes"])
+        );
+        assert_eq!(texts(LargeStringArray::from(vec![Some("a"), None])), [Some("a".to_string()), None]);
+        assert_eq!(texts(LargeBinaryArray::from(vec![&b"\x01"[..]])), some(&["\\x01"]));
+        assert_eq!(texts(UInt64Array::from(vec![7])), some(&["7"]));
+        assert_eq!(texts(Int8Array::from(vec![-7])), some(&["-7"]));
+        assert_eq!(texts(TimestampSecondArray::from(vec![0])), some(&["1970-01-01 00:00:00"]));
+        assert_eq!(texts(TimestampMillisecondArray::from(vec![1]).with_timezone("Europe/Berlin")), some(&["1970-01-01 00:00:00.001+00"]));
+        assert_eq!(texts(TimestampNanosecondArray::from(vec![1_000])), some(&["1970-01-01 00:00:00.000001"]));
+        assert_eq!(texts(Time32SecondArray::from(vec![61])), some(&["00:01:01"]));
+        assert_eq!(texts(DurationSecondArray::from(vec![61])), some(&["00:01:01"]));
+        assert_eq!(texts(NullArray::new(2)), [None, None]);
+        let dictionary: DictionaryArray<Int32Type> = vec![Some("x"), None, Some("x")].into_iter().collect();
+        assert_eq!(texts(dictionary), [Some("x".to_string()), None, Some("x".into())]);
+        let wide = arrow::array::PrimitiveArray::<Decimal256Type>::from_iter_values([i256::from_i128(-1250)])
+            .with_precision_and_scale(50, 2)
+            .unwrap();
+        assert_eq!(texts(wide), some(&["-12.50"]));
+        let fixed = FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1), None])], 2);
+        assert_eq!(texts(fixed), some(&["{1,NULL}"]));
+        let of_views = ListArray::new(
+            Arc::new(Field::new("element", DataType::Utf8View, true)),
+            arrow::buffer::OffsetBuffer::from_lengths([2]),
+            Arc::new(StringViewArray::from(vec!["a", "b c"])),
+            None,
+        );
+        assert_eq!(texts(of_views), some(&["{a,\"b c\"}"]));
+        let parts =
+            StructArray::from(vec![(Arc::new(Field::new("a", DataType::Int32, true)), Arc::new(Int32Array::from(vec![1])) as ArrayRef)]);
+        assert_eq!(texts(parts), some(&["{a: 1}"]));
+    }
+
+    #[test]
+    fn nested_and_sliced_lists() {
+        let inner =
+            ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), Some(2)]), Some(vec![Some(3), None]), Some(vec![])]);
+        let field = Arc::new(Field::new("item", inner.data_type().clone(), true));
+        let outer = ListArray::new(field, arrow::buffer::OffsetBuffer::from_lengths([0, 2]), Arc::new(inner.clone()), None);
+        assert_eq!(texts(outer.clone()), some(&["{}", "{{1,2},{3,NULL}}"]));
+        assert_eq!(texts(outer.slice(1, 1)), some(&["{{1,2},{3,NULL}}"]));
+        assert_eq!(texts(inner.slice(1, 2)), some(&["{3,NULL}", "{}"]));
+        // What is not rectangular has a text, but no binary form.
+        let field = Arc::new(Field::new("item", inner.data_type().clone(), true));
+        let ragged: ArrayRef = Arc::new(ListArray::new(field, arrow::buffer::OffsetBuffer::from_lengths([3]), Arc::new(inner), None));
+        let column = Column::new(&ragged, &SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Integer))))).unwrap();
+        assert_eq!(column.put_binary(0, &mut BytesMut::new()).unwrap_err().state().0, "2202E");
+    }
+}

@@ -70,9 +70,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// The next message of a session.
     pub(crate) async fn frame(&mut self) -> Result<Frame, FrameError> {
-        self.fill(5).await.map_err(|e| self.or_bad_kind(e))?;
-        let kind = self.buffer[0];
+        // One byte suffices to tell a client that speaks something else.
+        let kind = self.peek_kind().await?;
         let (least, most) = self.body_bytes(kind)?;
+        self.fill(5).await?;
         let length = self.length_at(1);
         if length < 4 || !(least..=most).contains(&(length - 4)) {
             return Err(FrameError::Violation(
@@ -134,11 +135,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             b'H' | b'S' | b'X' | b'c' => Ok((0, 0)),
             other => Err(FrameError::Violation(violation(format!("invalid frontend message type {other}")))),
         }
-    }
-
-    /// A client that sent a byte of no message and then closed still gets to know why.
-    fn or_bad_kind(&self, error: FrameError) -> FrameError {
-        self.buffer.first().and_then(|kind| self.body_bytes(*kind).err()).unwrap_or(error)
     }
 
     /// A length word, as large as it claims to be; a negative one is larger than any limit.

@@ -198,7 +198,7 @@ mod tests {
             let Ok(Opening::Session(packet)) = opening else { panic!("{opening:?}") };
             assert_eq!((packet.minor, packet.negotiate.is_some()), (minor, negotiates));
         }
-        let (opening, _) = opened(&with_length(b"\0\x03\0\0user\0u\0_pq_.new\01\0\0")).await;
+        let (opening, _) = opened(&with_length(b"\0\x03\0\0user\0u\0_pq_.new\0yes\0\0")).await;
         let Ok(Opening::Session(packet)) = opening else { panic!("{opening:?}") };
         assert_eq!(packet.negotiate, Some(vec!["_pq_.new".to_string()]));
     }

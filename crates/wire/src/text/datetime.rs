@@ -9,6 +9,7 @@ use super::{INVALID_DATETIME_FORMAT, shorten};
 /// Microseconds in a day.
 pub const DAY_US: i64 = 86_400_000_000;
 const SECOND_US: i64 = 1_000_000;
+const INVALID_ZONE_DISPLACEMENT: SqlState = SqlState("22009");
 
 /// Days since 1970-01-01 of a date in the proleptic Gregorian calendar (year 0 is 1 BC).
 pub fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
@@ -97,6 +98,7 @@ struct Parts {
 enum Bad {
     Syntax,
     Range,
+    Zone,
 }
 
 /// Reads a date; a time of day after it is ignored, as PostgreSQL does.
@@ -126,6 +128,7 @@ pub fn parse_timestamp(text: &str, with_zone: bool) -> Result<i64> {
 fn error(bad: Bad, type_name: &str, text: &str) -> Error {
     match bad {
         Bad::Syntax => Error::new(INVALID_DATETIME_FORMAT, format!("invalid input syntax for type {type_name}: \"{}\"", shorten(text))),
+        Bad::Zone => Error::new(INVALID_ZONE_DISPLACEMENT, format!("time zone displacement out of range: \"{}\"", shorten(text))),
         Bad::Range => Error::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("date/time field value out of range: \"{}\"", shorten(text))),
     }
 }
@@ -217,8 +220,13 @@ fn month_number(text: &str) -> Result<i64, Bad> {
     named.map_or_else(|| number(text), |i| Ok(i as i64 + 1))
 }
 
-/// Reads `H:M[:S[.fraction]]`; `half` is Some(true) for PM.
+/// Reads `H:M[:S[.fraction]]` or `HHMM[SS[.fraction]]`; `half` is Some(true) for PM.
 fn time(text: &str, half: Option<bool>) -> Result<i64, Bad> {
+    let digits = count_digits(text);
+    if matches!(digits, 4 | 6) && !text[digits..].starts_with(':') {
+        let seconds = if digits == 6 { &text[4..] } else { "0" };
+        return time(&format!("{}:{}:{seconds}", &text[..2], &text[2..4]), half);
+    }
     let mut fields = text.split(':');
     let (Some(hour), Some(minute)) = (fields.next(), fields.next()) else { return Err(Bad::Syntax) };
     let second = fields.next().unwrap_or("0");
@@ -267,7 +275,7 @@ fn offset(text: &str) -> Result<i64, Bad> {
         None => (number(digits)?, 0, 0),
     };
     if hours > 15 || minutes > 59 || seconds > 59 {
-        return Err(Bad::Range);
+        return Err(Bad::Zone);
     }
     Ok(sign * (hours * 3600 + minutes * 60 + seconds))
 }

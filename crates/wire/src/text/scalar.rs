@@ -1,7 +1,7 @@
 //! Booleans, bytea and uuid.
 
 use bytes::{BufMut, BytesMut};
-use millpond_common::Result;
+use millpond_common::{Error, Result, SqlState};
 use uuid::Uuid;
 
 use super::invalid_syntax;
@@ -31,14 +31,15 @@ pub fn put_bytea(out: &mut BytesMut, bytes: &[u8]) {
 
 /// Reads bytes in the hex (`\x…`) or the escape form (`\\`, `\ooo`).
 pub fn parse_bytea(text: &str) -> Result<Vec<u8>> {
-    let invalid = || invalid_syntax("bytea", text);
+    let invalid = |what: String| Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid hexadecimal {what}"));
     if let Some(hex) = text.strip_prefix("\\x") {
-        let mut digits = hex.bytes().filter(|b| !b.is_ascii_whitespace());
+        let mut digits = hex.chars().filter(|c| !c.is_ascii_whitespace());
         let mut bytes = Vec::with_capacity(hex.len() / 2);
-        let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8).ok_or_else(invalid);
+        let digit = |c: char| c.to_digit(16).map(|d| d as u8).ok_or_else(|| invalid(format!("digit: \"{c}\"")));
         while let Some(high) = digits.next() {
-            let low = digits.next().ok_or_else(invalid)?;
-            bytes.push(digit(high)? << 4 | digit(low)?);
+            let high = digit(high)?;
+            let low = digits.next().ok_or_else(|| invalid("data: odd number of digits".into()))?;
+            bytes.push(high << 4 | digit(low)?);
         }
         return Ok(bytes);
     }
@@ -55,7 +56,7 @@ pub fn parse_bytea(text: &str) -> Result<Vec<u8>> {
                 bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
                 rest = tail;
             }
-            [b'\\', ..] => return Err(invalid()),
+            [b'\\', ..] => return Err(Error::new(SqlState::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type bytea")),
             [b, tail @ ..] => {
                 bytes.push(*b);
                 rest = tail;
