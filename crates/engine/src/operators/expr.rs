@@ -22,9 +22,10 @@ pub struct BoundExpr {
 impl BoundExpr {
     /// Binds an expression to the columns of `input`, which it names by position.
     pub fn new(expr: &PlanExpr, input: &Schema) -> Result<Self> {
-        let fields = input.fields().iter().enumerate().map(|(i, f)| {
-            Field::new(PlanExpr::column_name(i), f.data_type().clone(), f.is_nullable()).with_metadata(f.metadata().clone())
-        });
+        let fields =
+            input.fields().iter().enumerate().map(|(i, f)| {
+                Field::new(PlanExpr::column_name(i), f.data_type().clone(), f.is_nullable()).with_metadata(f.metadata().clone())
+            });
         let schema = DFSchema::try_from(Schema::new(fields.collect::<Vec<_>>())).map_err(from_datafusion)?;
         let physical = create_physical_expr(&expr.0, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default());
         let physical = physical.and_then(|p| checked(p, schema.as_arrow())).map_err(from_datafusion)?;
@@ -69,6 +70,10 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
     match error {
         DataFusionError::ArrowError(e, _) => from_arrow(*e),
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => from_datafusion(*inner),
+        DataFusionError::Shared(e) => match Arc::try_unwrap(e) {
+            Ok(e) => from_datafusion(e),
+            Err(shared) => data_error(shared.to_string()),
+        },
         DataFusionError::External(e) => match e.downcast::<Error>() {
             Ok(own) => *own,
             Err(e) => match e.downcast::<DataFusionError>() {

@@ -255,7 +255,8 @@ impl Operator for TopN {
         for changes in changes.chunk_by(|a, b| a.partition == b.partition) {
             let prefix = partitions.get(changes[0].partition as usize);
             self.look(&rows, prefix, &mut before);
-            let beyond = before.full && before.rows.len().checked_sub(1).and_then(|i| before.row(i)).is_some_and(|(last, _)| row(&changes[0]) > last);
+            let beyond = before.full
+                && before.rows.len().checked_sub(1).and_then(|i| before.row(i)).is_some_and(|(last, _)| row(&changes[0]) > last);
             if beyond && self.forget {
                 continue;
             }

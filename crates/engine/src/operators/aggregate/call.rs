@@ -1,7 +1,5 @@
 //! One aggregate call, bound to its input: what is kept for it, and what its result looks like.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::array::new_null_array;
@@ -70,9 +68,6 @@ impl PartialEq for Datum {
     }
 }
 
-/// All values of min and max calls whose input may delete: group key, call number, encoded value → count.
-pub type Values = Rc<RefCell<SortedState<i64>>>;
-
 impl Call {
     /// Binds a planned call to its input's columns.
     pub fn new(plan: &AggregateCall, input: &SchemaRef, append_only: bool, output: &DataType) -> Result<Self> {
@@ -80,8 +75,16 @@ impl Call {
         let argument = field.as_ref().map(|f| f.data_type().clone());
         let kind = match (plan.function, &argument) {
             (AggregateFunction::Count, _) => Kind::Count,
-            (AggregateFunction::Min | AggregateFunction::Max, Some(_)) => if append_only { Kind::Extreme } else { Kind::Values },
-            (AggregateFunction::Sum | AggregateFunction::Avg, Some(t)) if t.is_integer() || matches!(t, DataType::Decimal128(..)) => Kind::Exact,
+            (AggregateFunction::Min | AggregateFunction::Max, Some(_)) => {
+                if append_only {
+                    Kind::Extreme
+                } else {
+                    Kind::Values
+                }
+            }
+            (AggregateFunction::Sum | AggregateFunction::Avg, Some(t)) if t.is_integer() || matches!(t, DataType::Decimal128(..)) => {
+                Kind::Exact
+            }
             (AggregateFunction::Sum | AggregateFunction::Avg, Some(DataType::Float32 | DataType::Float64)) => Kind::Float,
             (function, _) => {
                 let name = format!("{function:?}").to_lowercase();

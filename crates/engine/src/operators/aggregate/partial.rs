@@ -188,7 +188,8 @@ impl Partial {
                 let values = encoded(column()?)?;
                 let chunk = chunks.len() as u32;
                 routes.each(selected, |row, group, weight| {
-                    let held = best[group].map(|(c, r)| if c == chunk { values.get(r as usize) } else { chunks[c as usize].get(r as usize) });
+                    let held =
+                        best[group].map(|(c, r)| if c == chunk { values.get(r as usize) } else { chunks[c as usize].get(r as usize) });
                     if weight > 0 && held.is_none_or(|h| values.get(row) < h) {
                         best[group] = Some((chunk, row as u32));
                     }
@@ -305,12 +306,7 @@ fn exact_overflow() -> Error {
     Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range: a sum overflows")
 }
 
-fn exact_values(
-    column: &ArrayRef,
-    routes: &Routes<'_>,
-    selected: Option<&BooleanBuffer>,
-    f: impl FnMut(usize, i128, i64),
-) -> Result<()> {
+fn exact_values(column: &ArrayRef, routes: &Routes<'_>, selected: Option<&BooleanBuffer>, f: impl FnMut(usize, i128, i64)) -> Result<()> {
     match column.data_type() {
         DataType::Int64 => natives::<Int64Type, _>(column, routes, selected, i128::from, f),
         DataType::Int32 => natives::<Int32Type, _>(column, routes, selected, i128::from, f),
@@ -326,12 +322,7 @@ fn exact_values(
     Ok(())
 }
 
-fn float_values(
-    column: &ArrayRef,
-    routes: &Routes<'_>,
-    selected: Option<&BooleanBuffer>,
-    f: impl FnMut(usize, f64, i64),
-) -> Result<()> {
+fn float_values(column: &ArrayRef, routes: &Routes<'_>, selected: Option<&BooleanBuffer>, f: impl FnMut(usize, f64, i64)) -> Result<()> {
     match column.data_type() {
         DataType::Float64 => natives::<Float64Type, _>(column, routes, selected, |v| v, f),
         DataType::Float32 => natives::<Float32Type, _>(column, routes, selected, f64::from, f),

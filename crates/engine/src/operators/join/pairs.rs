@@ -1,10 +1,7 @@
 //! Pairs of rows on their way out: collected as positions, built column by column.
 
-use std::sync::Arc;
-
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::{filter_record_batch, take};
-use arrow_schema::{Schema, SchemaRef};
 use millpond_common::{Delta, Error, Result, RowCodec};
 use millpond_state::MultiState;
 
@@ -137,7 +134,7 @@ impl<'a> Pairs<'a> {
     }
 
     /// Emits what is collected, filtered.
-    pub fn flush(&mut self, out: &mut Vec<Delta>) -> Result<()> {
+    fn flush(&mut self, out: &mut Vec<Delta>) -> Result<()> {
         if self.weights.is_empty() {
             self.forget();
             return Ok(());
@@ -165,28 +162,26 @@ impl<'a> Pairs<'a> {
         Ok(())
     }
 
-    /// Judges what is collected by the filter: which pairs pass. They stay collected.
-    pub fn judge(&self) -> Result<BooleanArray> {
-        let Some(filter) = &self.shape.filter else { return Ok(BooleanArray::from(vec![true; self.len()])) };
-        let (mut left, right) = self.columns()?;
+    /// Judges what is collected by the filter, emits the pairs that pass if `emit`, forgets them, and tells which
+    /// have passed.
+    pub fn judge(&mut self, emit: bool, out: &mut Vec<Delta>) -> Result<BooleanArray> {
+        let (rows, (mut left, right)) = (self.len(), self.columns()?);
         left.extend(right);
-        truth(filter.evaluate(&record_batch(&nullable(&self.shape.pairs), left, self.len())?)?)
-    }
-
-    /// Emits the collected pairs that passed.
-    pub fn emit(&mut self, passed: &BooleanArray, out: &mut Vec<Delta>) -> Result<()> {
-        let (mut left, right) = self.columns()?;
-        left.extend(right);
-        let all = record_batch(&self.shape.output, left, self.len())?;
-        let weights = self.weights.iter().zip(passed.values()).filter_map(|(w, keep)| keep.then_some(*w)).collect::<Vec<_>>();
-        if !weights.is_empty() {
-            out.push(Delta::new(filter_record_batch(&all, passed)?, diffs(weights)));
+        let passed = match &self.shape.filter {
+            Some(filter) => truth(filter.evaluate(&record_batch(&self.shape.pairs, left.clone(), rows)?)?)?,
+            None => BooleanArray::from(vec![true; rows]),
+        };
+        if emit && passed.true_count() > 0 {
+            let weights = self.weights.iter().zip(passed.values()).filter_map(|(w, keep)| keep.then_some(*w)).collect::<Vec<_>>();
+            let kept = filter_record_batch(&record_batch(&self.shape.output, left, rows)?, &passed)?;
+            out.push(Delta::new(kept, diffs(weights)));
         }
-        Ok(())
+        self.forget();
+        Ok(passed)
     }
 
     /// Drops what is collected.
-    pub fn forget(&mut self) {
+    fn forget(&mut self) {
         self.own_rows.clear();
         self.other_rows.clear();
         self.weights.clear();
@@ -234,8 +229,4 @@ fn pick(columns: &[ArrayRef], positions: &[u32]) -> Result<Vec<ArrayRef>> {
 fn truth(value: ArrayRef) -> Result<BooleanArray> {
     let mask = value.as_boolean_opt().ok_or_else(|| Error::internal("a join condition is not boolean"))?;
     Ok(if mask.null_count() > 0 { arrow::compute::prep_null_mask_filter(mask) } else { mask.clone() })
-}
-
-fn nullable(schema: &SchemaRef) -> SchemaRef {
-    Arc::new(Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
 }

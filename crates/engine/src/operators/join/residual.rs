@@ -2,13 +2,12 @@
 //! its key, not on the key alone. So each side counts, for each of its rows that may come out alone, the rows of the
 //! other side that match it. A pair is judged once, when the later of its rows arrives (and once more when it goes).
 
-use arrow::array::BooleanArray;
 use millpond_common::{Delta, Result};
 
 use super::super::keys::{Interner, Keys};
 use super::super::output::BATCH_ROWS_MAX;
-use super::pairs::Pairs;
 use super::Join;
+use super::pairs::Pairs;
 use millpond_common::hash::hash_bytes;
 
 /// Rows of the resting side whose match counts change in a phase.
@@ -116,11 +115,7 @@ impl Join {
         if candidates.is_empty() {
             return Ok(());
         }
-        let passed: BooleanArray = pairs.judge()?;
-        if self.shape.emits_pairs() {
-            pairs.emit(&passed, out)?;
-        }
-        pairs.forget();
+        let passed = pairs.judge(self.shape.emits_pairs(), out)?;
         let counts_other = self.shape.alone_if_matched(1 - side).is_some();
         let mut place = Vec::new();
         for (candidate, _) in candidates.drain(..).zip(passed.values()).filter(|(_, passed)| *passed) {

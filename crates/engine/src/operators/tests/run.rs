@@ -1,0 +1,161 @@
+//! Runs one stateful operator: by hand, or at random against its twin.
+
+use std::collections::BTreeMap;
+
+use arrow_schema::SchemaRef;
+use millpond_common::{Delta, RelationId, Result};
+use millpond_plan::{Node, Operator as PlanOperator, StreamPlan};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::table::{Row, Rows, accumulate, batch, delta, lines, rows, show};
+use crate::operators::{Built, EpochContext, Operator, build};
+
+/// A plan of one operator over scans of these columns.
+pub fn plan(inputs: &[&SchemaRef], append_only: bool, operator: PlanOperator, schema: &SchemaRef) -> StreamPlan {
+    let scan = |(i, schema): (usize, &&SchemaRef)| Node {
+        operator: PlanOperator::Scan { relation: RelationId(i as u32), projection: (0..schema.fields().len()).collect() },
+        inputs: vec![],
+        schema: SchemaRef::clone(schema),
+        append_only,
+    };
+    let mut nodes = inputs.iter().enumerate().map(scan).collect::<Vec<_>>();
+    nodes.push(Node { operator, inputs: (0..inputs.len()).collect(), schema: SchemaRef::clone(schema), append_only: false });
+    StreamPlan { nodes, key: None, append_only: false }
+}
+
+/// An operator with what a checkpoint has of its state.
+pub struct Run {
+    pub plan: StreamPlan,
+    operator: Box<dyn Operator>,
+    stored: Vec<BTreeMap<Vec<u8>, Vec<u8>>>,
+    epoch: u64,
+}
+
+fn start(plan: &StreamPlan) -> Box<dyn Operator> {
+    match build(plan, plan.nodes.len() - 1).unwrap() {
+        Built::Stateful(operator) => operator,
+        _ => panic!("a stateful operator is expected"),
+    }
+}
+
+impl Run {
+    pub fn new(plan: StreamPlan) -> Self {
+        let operator = start(&plan);
+        let stored = operator.state().iter().map(|_| BTreeMap::new()).collect();
+        Run { plan, operator, stored, epoch: 0 }
+    }
+
+    pub fn input_schema(&self, port: usize) -> &SchemaRef {
+        &self.plan.nodes[port].schema
+    }
+
+    pub fn try_step(&mut self, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+        self.epoch += 1;
+        let context = EpochContext { epoch: self.epoch, first: self.epoch == 1, worker: 0, workers: 1 };
+        let mut out = Vec::new();
+        self.operator.step(inputs, &context, &mut out)?;
+        let schema = &self.plan.nodes[self.plan.nodes.len() - 1].schema;
+        for d in &out {
+            assert_eq!(&d.schema(), schema);
+            assert!(!d.is_empty() && d.len() <= 65_536, "batch of {} rows", d.len());
+        }
+        Ok(out)
+    }
+
+    /// One epoch as text; one text per port.
+    pub fn step(&mut self, inputs: &[&str]) -> String {
+        let inputs = inputs.iter().enumerate().map(|(port, text)| vec![delta(self.input_schema(port), text)]).collect();
+        show(&self.try_step(inputs).unwrap())
+    }
+
+    /// One epoch of a single-input operator: what goes in and what must come out.
+    pub fn expect(&mut self, input: &str, output: &str) {
+        assert_eq!(self.step(&[input]), lines(output), "after\n{}", lines(input));
+    }
+
+    /// A checkpoint.
+    pub fn freeze(&mut self) {
+        for ((name, table), stored) in self.operator.state().into_iter().zip(&mut self.stored) {
+            let mut entries = Vec::new();
+            table.borrow_mut().freeze(&mut entries);
+            for (key, value) in entries {
+                match value {
+                    Some(value) => drop(stored.insert(key, value)),
+                    None => drop(stored.remove(&key)),
+                }
+            }
+            assert_eq!(table.borrow().stats().rows, stored.len() as u64, "rows of state table {name}");
+        }
+    }
+
+    /// A restart from the last checkpoint.
+    pub fn restart(&mut self) {
+        self.freeze();
+        self.operator = start(&self.plan);
+        for ((_, table), stored) in self.operator.state().into_iter().zip(&self.stored) {
+            stored.iter().try_for_each(|(key, value)| table.borrow_mut().load(key, value)).unwrap();
+        }
+    }
+
+    pub fn state_rows(&self) -> u64 {
+        self.operator.state().iter().map(|(_, table)| table.borrow().stats().rows).sum()
+    }
+}
+
+/// Feeds random epochs and compares the accumulated output with what the twin computes from the accumulated input.
+pub fn random(seed: u64, plan: StreamPlan, row: impl Fn(usize, &mut StdRng) -> Row, twin: impl Fn(&[Rows]) -> Rows) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let ports = plan.nodes.len() - 1;
+    let append_only = plan.nodes[0].append_only;
+    let mut run = Run::new(plan);
+    let (mut input, mut output) = (vec![Rows::new(); ports], Rows::new());
+    for epoch in 0..40 {
+        let mut deltas = vec![Vec::new(); ports];
+        for port in 0..ports {
+            for _ in 0..rng.random_range(0..4) {
+                let chunk = (0..rng.random_range(0..8)).map(|_| change(&mut input[port], &mut rng, append_only, |r| row(port, r)));
+                let chunk = chunk.collect::<Vec<_>>();
+                deltas[port].push(batch(run.input_schema(port), &chunk));
+            }
+            if rng.random_range(0..12) == 0 && !append_only {
+                let all = std::mem::take(&mut input[port]).into_iter().map(|(r, w)| (r, -w)).collect::<Vec<_>>();
+                deltas[port].push(batch(run.input_schema(port), &all));
+            }
+        }
+        let out = run.try_step(deltas).unwrap();
+        accumulate(&mut output, out.iter().flat_map(rows));
+        assert_eq!(output, twin(&input), "seed {seed}, epoch {epoch}, input {input:?}");
+        match rng.random_range(0..8) {
+            0 => run.freeze(),
+            1 => run.restart(),
+            _ => {}
+        }
+    }
+    if !append_only {
+        // When all input is gone, no state is left, save that of a global aggregate.
+        let rest = input.iter().enumerate().map(|(port, rows)| {
+            let all = rows.iter().map(|(r, w)| (r.clone(), -w)).collect::<Vec<_>>();
+            vec![batch(run.input_schema(port), &all)]
+        });
+        let rest = rest.collect();
+        run.try_step(rest).unwrap();
+        let least = u64::from(!twin(&vec![Rows::new(); ports]).is_empty());
+        assert_eq!(run.state_rows(), least, "state left, seed {seed}");
+        run.restart();
+        assert_eq!(run.state_rows(), least, "state left in the checkpoint, seed {seed}");
+    }
+}
+
+/// One random change, already applied to `held`.
+fn change(held: &mut Rows, rng: &mut StdRng, append_only: bool, row: impl Fn(&mut StdRng) -> Row) -> (Row, i64) {
+    let insert = append_only || held.is_empty() || rng.random_range(0..5) < 3;
+    let (row, weight) = if insert {
+        (row(rng), if rng.random_range(0..6) == 0 { rng.random_range(2..4) } else { 1 })
+    } else {
+        let (row, weight) = held.iter().nth(rng.random_range(0..held.len())).unwrap();
+        (row.clone(), -rng.random_range(1..=*weight))
+    };
+    accumulate(held, [(row.clone(), weight)]);
+    (row, weight)
+}
