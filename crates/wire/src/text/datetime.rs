@@ -9,6 +9,10 @@ use super::{INVALID_DATETIME_FORMAT, shorten};
 /// Microseconds in a day.
 pub const DAY_US: i64 = 86_400_000_000;
 const SECOND_US: i64 = 1_000_000;
+/// 24 November 4714 BC, where Julian days and PostgreSQL's dates begin.
+const FIRST_DAY: i64 = -2_440_588;
+/// 31 December 5874897, PostgreSQL's last date.
+const LAST_DAY: i64 = 2_145_042_905;
 const INVALID_ZONE_DISPLACEMENT: SqlState = SqlState("22009");
 
 /// Days since 1970-01-01 of a date in the proleptic Gregorian calendar (year 0 is 1 BC).
@@ -104,7 +108,10 @@ enum Bad {
 /// Reads a date; a time of day after it is ignored, as PostgreSQL does.
 pub fn parse_date(text: &str) -> Result<i32> {
     let days = parse(text).and_then(|p| p.days.ok_or(Bad::Syntax)).map_err(|bad| error(bad, "date", text))?;
-    i32::try_from(days).map_err(|_| error(Bad::Range, "date", text))
+    i32::try_from(days)
+        .ok()
+        .filter(|days| (FIRST_DAY..=LAST_DAY).contains(&i64::from(*days)))
+        .ok_or_else(|| Error::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("date out of range: \"{}\"", shorten(text))))
 }
 
 /// Reads a time of day, in microseconds.
@@ -122,6 +129,7 @@ pub fn parse_timestamp(text: &str, with_zone: bool) -> Result<i64> {
     days.checked_mul(DAY_US)
         .and_then(|us| us.checked_add(parts.time.unwrap_or(0)))
         .and_then(|us| us.checked_sub(offset * SECOND_US))
+        .filter(|us| *us >= FIRST_DAY * DAY_US)
         .ok_or_else(|| Error::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("timestamp out of range: \"{}\"", shorten(text))))
 }
 
@@ -239,7 +247,7 @@ fn time(text: &str, half: Option<bool>) -> Result<i64, Bad> {
     }
     let (mut hour, minute, second) = (number(hour)?, number(minute)?, number(second)?);
     match half {
-        Some(_) if !(1..=12).contains(&hour) => return Err(Bad::Range),
+        Some(_) if hour > 12 => return Err(Bad::Range),
         Some(pm) => hour = hour % 12 + if pm { 12 } else { 0 },
         None => {}
     }
@@ -247,13 +255,13 @@ fn time(text: &str, half: Option<bool>) -> Result<i64, Bad> {
     if minute > 59 || second > 60 || !(0..=DAY_US).contains(&time) || hour > 24 { Err(Bad::Range) } else { Ok(time) }
 }
 
-/// The digits after a decimal point, as microseconds, rounded.
+/// The digits after a decimal point, as microseconds, rounded as PostgreSQL does: in double precision, ties to even.
 pub(super) fn microseconds(fraction: &str) -> i64 {
-    let mut value = 0;
-    for i in 0..6 {
-        value = value * 10 + i64::from(fraction.as_bytes().get(i).map_or(0, |b| b - b'0'));
+    if fraction.len() > 6 {
+        let seconds: f64 = format!("0.{fraction}").parse().unwrap_or(0.0);
+        return (seconds * 1e6).round_ties_even() as i64;
     }
-    value + i64::from(fraction.as_bytes().get(6).is_some_and(|b| *b >= b'5'))
+    fraction.bytes().chain(std::iter::repeat(b'0')).take(6).fold(0, |value, b| value * 10 + i64::from(b - b'0'))
 }
 
 /// Reads `Z`, `UTC`, `+02`, `+02:30`, `-0230`, as seconds east.
@@ -320,7 +328,8 @@ mod tests {
         for t in ["", "abc", "2024", "2024-1", "10:00", "2024-01-01-01", "é", "1-1-1"] {
             assert_eq!(parse_date(t).unwrap_err().state(), INVALID_DATETIME_FORMAT, "{t}");
         }
-        for t in ["2023-02-29", "2024-13-01", "2024-00-01", "2024-01-32", "0000-01-01", "99999999-01-01"] {
+        for t in ["2023-02-29", "2024-13-01", "2024-00-01", "2024-01-32", "0000-01-01", "99999999-01-01", "4714-11-23 BC", "5874898-01-01"]
+        {
             assert_eq!(parse_date(t).unwrap_err().state(), SqlState::DATETIME_FIELD_OVERFLOW, "{t}");
         }
     }

@@ -55,9 +55,12 @@ pub fn put_interval(out: &mut BytesMut, value: IntervalMonthDayNano) {
 struct Sum {
     months: f64,
     days: f64,
-    microseconds: f64,
-    /// Whole microseconds of clock parts, kept apart because a double holds only 53 bits.
-    exact: i128,
+    microseconds: i128,
+}
+
+/// A fraction's microseconds; each fraction is rounded by itself, ties to even.
+fn rounded(microseconds: f64) -> i128 {
+    microseconds.round_ties_even() as i128
 }
 
 #[derive(Clone, Copy)]
@@ -77,19 +80,18 @@ impl Sum {
     fn add_parts(&mut self, whole: i64, fraction: f64, unit: Unit) {
         match unit {
             Unit::Microseconds(scale) => {
-                self.exact += i128::from(whole) * i128::from(scale);
-                self.microseconds += fraction * scale as f64;
+                self.microseconds += i128::from(whole) * i128::from(scale) + rounded(fraction * scale as f64);
             }
             Unit::Days(scale) => {
                 let days = fraction * scale as f64;
                 self.days += whole as f64 * scale as f64 + days.trunc();
-                self.microseconds += days.fract() * DAY_US;
+                self.microseconds += rounded(days.fract() * DAY_US);
             }
             Unit::Months(1) => {
                 let days = fraction * 30.0;
                 self.months += whole as f64;
                 self.days += days.trunc();
-                self.microseconds += days.fract() * DAY_US;
+                self.microseconds += rounded(days.fract() * DAY_US);
             }
             Unit::Months(scale) => self.months += whole as f64 * scale as f64 + (fraction * scale as f64).round(),
         }
@@ -98,8 +100,7 @@ impl Sum {
     fn finish(self, negate: bool) -> Option<IntervalMonthDayNano> {
         let sign = if negate { -1.0 } else { 1.0 };
         let small = |v: f64| (v.abs() <= f64::from(i32::MAX)).then_some((v * sign) as i32);
-        let exact = if negate { -self.exact } else { self.exact };
-        let microseconds = exact + (self.microseconds * sign).round() as i128;
+        let microseconds = if negate { -self.microseconds } else { self.microseconds };
         let nanoseconds = i64::try_from(microseconds.checked_mul(1000)?).ok()?;
         Some(IntervalMonthDayNano::new(small(self.months)?, small(self.days)?, nanoseconds))
     }
@@ -223,7 +224,7 @@ fn clock(word: &str, sum: &mut Sum) -> Option<()> {
         return None;
     }
     let total = i128::from(hours * 3600 + minutes * 60 + seconds) * i128::from(SECOND_US) + i128::from(microseconds(fraction));
-    sum.exact += if negative { -total } else { total };
+    sum.microseconds += if negative { -total } else { total };
     Some(())
 }
 
