@@ -318,6 +318,7 @@ impl Clock {
         self.workers.send(|_| crate::messages::Command::Stop);
         self.workers.join();
         drop(self.committer.take());
+        self.store.close();
         let result = match &self.poisoned {
             Some(error) => Err(error.clone()),
             None => Ok(()),

@@ -47,8 +47,9 @@ impl Import {
         self.backfill.as_ref().map(|b| (b.done, false))
     }
 
-    /// Takes a live delta with the given columns of the relation (`None`: all).
-    pub fn push(&mut self, delta: &Delta, columns: Option<&[usize]>) -> Result<()> {
+    /// Takes a live delta of an epoch, with the given columns of the relation (`None`: all).
+    pub fn push(&mut self, epoch: Epoch, delta: &Delta, columns: Option<&[usize]>) -> Result<()> {
+        self.enter(epoch);
         let positions = match columns {
             None => self.projection.clone(),
             Some(have) => {
@@ -68,6 +69,7 @@ impl Import {
     /// Ends the epoch: feeds the next part of a backfill, then lets the frontier pass. Returns the rows
     /// that a backfill has read in all when this call ended it.
     pub fn finish_epoch(&mut self, epoch: Epoch) -> Result<Option<u64>> {
+        self.enter(epoch);
         let mut ended = None;
         if let Some(backfill) = &mut self.backfill {
             let mut part = Vec::new();
@@ -103,6 +105,15 @@ impl Import {
             handle.advance_to(epoch + 1);
         }
         Ok(ended)
+    }
+
+    /// Rows carry the epoch in which they are sent; epochs in which the job did nothing are skipped.
+    fn enter(&mut self, epoch: Epoch) {
+        if let Some(handle) = &mut self.handle
+            && *handle.time() < epoch
+        {
+            handle.advance_to(epoch);
+        }
     }
 
     fn send(&mut self, delta: Delta) {

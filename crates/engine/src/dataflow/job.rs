@@ -116,9 +116,9 @@ impl LocalJob {
     }
 
     /// Takes live rows of a relation.
-    pub fn push(&mut self, relation: RelationId, delta: &Delta, columns: Option<&[usize]>) {
+    pub fn push(&mut self, relation: RelationId, epoch: Epoch, delta: &Delta, columns: Option<&[usize]>) {
         let LocalJob { imports, failure, .. } = self;
-        failure.guard(|| imports.iter_mut().filter(|i| i.relation == relation).try_for_each(|i| i.push(delta, columns)));
+        failure.guard(|| imports.iter_mut().filter(|i| i.relation == relation).try_for_each(|i| i.push(epoch, delta, columns)));
     }
 
     /// No more rows of this relation in this epoch.

@@ -143,7 +143,7 @@ impl Loop {
     fn begin(&mut self, mut command: EpochCommand) {
         for input in std::mem::take(&mut command.inputs) {
             if let Some(job) = self.jobs.get_mut(&input.job) {
-                job.push(input.relation, &input.delta, input.columns.as_deref().map(Vec::as_slice));
+                job.push(input.relation, command.epoch, &input.delta, input.columns.as_deref().map(Vec::as_slice));
             }
         }
         let produced = self.produced(&command.active);
@@ -200,7 +200,7 @@ impl Loop {
                 && reader.imports.iter().any(|i| i.relation == relation)
             {
                 for delta in &deltas {
-                    reader.push(relation, delta, None);
+                    reader.push(relation, epoch, delta, None);
                 }
                 reader.finish_input(relation, epoch);
             }

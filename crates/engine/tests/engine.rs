@@ -1,0 +1,140 @@
+//! The engine over a real store, with plans made by hand: tables, views over views, backfill, checkpoints, restarts.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::Int64Type;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use datafusion::prelude::{col, lit};
+use millpond_common::{Delta, JobId, RelationId, RelationSpec};
+use millpond_engine::{Engine, EngineConfig, JobSpec, JobState};
+use millpond_plan::{Node, Operator, PlanExpr, StreamPlan};
+use millpond_state::{Scan, Store, StoreOptions};
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, false), Field::new("v", DataType::Int64, true)]))
+}
+
+fn table() -> RelationSpec {
+    RelationSpec { id: RelationId(1), schema: schema(), key: Some(vec![0]), append_only: false }
+}
+
+fn rows(rows: &[(i64, i64)]) -> RecordBatch {
+    let column = |f: &dyn Fn(&(i64, i64)) -> i64| Arc::new(Int64Array::from_iter_values(rows.iter().map(f)));
+    RecordBatch::try_new(schema(), vec![column(&|r| r.0), column(&|r| r.1)]).unwrap()
+}
+
+fn node(operator: Operator, inputs: Vec<usize>) -> Node {
+    Node { operator, inputs, schema: schema(), append_only: false }
+}
+
+/// Rows of `input` with v above `limit`, v doubled.
+fn view(id: u32, input: u32, limit: i64) -> JobSpec {
+    let nodes = vec![
+        node(Operator::Scan { relation: RelationId(input), projection: vec![0, 1] }, vec![]),
+        node(Operator::Filter { predicate: PlanExpr(col("c1").gt(lit(limit))) }, vec![0]),
+        node(Operator::Project { exprs: vec![PlanExpr(col("c0")), PlanExpr(col("c1") + col("c1"))] }, vec![1]),
+        node(Operator::Distinct, vec![2]),
+    ];
+    JobSpec {
+        id: JobId(id),
+        name: format!("v{id}"),
+        output: RelationSpec { id: RelationId(id), schema: schema(), key: Some(vec![0]), append_only: false },
+        plan: StreamPlan { nodes, key: Some(vec![0]), append_only: false },
+        first_state_table: id * 100,
+    }
+}
+
+fn open(dir: &Path, workers: usize, jobs: Vec<JobSpec>) -> Engine {
+    let (store, recovered) = Store::open(dir, &StoreOptions { memory: 1 << 28, workers }).unwrap();
+    let config = EngineConfig { workers, memory: 1 << 28, checkpoint_interval: Duration::from_millis(50) };
+    Engine::start(config, store, &recovered, vec![table()], vec![], jobs).unwrap()
+}
+
+async fn start(dir: &Path, workers: usize, jobs: Vec<JobSpec>) -> Engine {
+    let dir = dir.to_path_buf();
+    tokio::task::spawn_blocking(move || open(&dir, workers, jobs)).await.unwrap()
+}
+
+fn read(engine: &Engine, id: u32) -> Vec<(i64, i64)> {
+    let mut found = Vec::new();
+    for batch in engine.store().read_view().scan(RelationId(id), Scan { projection: None, vnodes: 0..256 }).unwrap() {
+        let batch = batch.unwrap();
+        let column = |i: usize| batch.column(i).as_primitive::<Int64Type>().clone();
+        found.extend(column(0).values().iter().copied().zip(column(1).values().iter().copied()));
+    }
+    found.sort_unstable();
+    found
+}
+
+async fn insert(engine: &Engine, list: &[(i64, i64)]) {
+    let seq = engine.commit_transaction(vec![(RelationId(1), Delta::insert(rows(list)))]).await.unwrap();
+    engine.wait_visible(seq).await.unwrap();
+}
+
+async fn create(engine: &Engine, spec: JobSpec) {
+    let mut progress = engine.create_job(spec).await.unwrap().progress;
+    let done = progress.wait_for(|p| !matches!(p.state, JobState::Backfilling)).await.unwrap().clone();
+    assert!(matches!(done.state, JobState::Running), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_over_views_follow_their_tables_across_restarts() {
+    for workers in [1, 2, 3] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let engine = start(&path, workers, vec![]).await;
+        insert(&engine, &(0..1000).map(|i| (i, i)).collect::<Vec<_>>()).await;
+        create(&engine, view(10, 1, 499)).await;
+        create(&engine, view(20, 10, 1989)).await;
+        assert_eq!(read(&engine, 10).len(), 500);
+        assert_eq!(read(&engine, 20), (995..1000).map(|i| (i, i * 4)).collect::<Vec<_>>());
+        // An update is the old row out and the new row in.
+        let change = Delta::new(rows(&[(999, 999), (999, 5000), (3, 3)]), Some(Int64Array::from(vec![-1, 1, -1])));
+        let seq = engine.commit_transaction(vec![(RelationId(1), change)]).await.unwrap();
+        engine.wait_visible(seq).await.unwrap();
+        assert_eq!(read(&engine, 20).last(), Some(&(999, 20000)));
+        engine.checkpoint().await.unwrap();
+        insert(&engine, &[(5000, 1_000_000)]).await;
+        engine.shutdown().await.unwrap();
+        drop(engine);
+
+        let workers = 4 - workers;
+        let engine = start(&path, workers, vec![view(10, 1, 499), view(20, 10, 1989)]).await;
+        engine.flush().await.unwrap();
+        assert_eq!(read(&engine, 1).len(), 1000);
+        assert_eq!(read(&engine, 20).last(), Some(&(5000, 4_000_000)));
+        // State is there, too: taking the row away takes its views' rows away.
+        let change = Delta::new(rows(&[(5000, 1_000_000)]), Some(Int64Array::from(vec![-1])));
+        let seq = engine.commit_transaction(vec![(RelationId(1), change)]).await.unwrap();
+        engine.wait_visible(seq).await.unwrap();
+        assert_eq!(read(&engine, 20).last(), Some(&(999, 20000)));
+        engine.drop_relations(vec![RelationId(20)], vec![JobId(20)]).await.unwrap();
+        assert_eq!(engine.jobs().len(), 1);
+        engine.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_job_stops_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(&dir.path().join("db"), 2, vec![]).await;
+    let mut divides = view(10, 1, -1);
+    divides.plan.nodes[2].operator = Operator::Project { exprs: vec![PlanExpr(col("c0")), PlanExpr(lit(100i64) / col("c1"))] };
+    create(&engine, divides).await;
+    create(&engine, view(20, 10, 0)).await;
+    create(&engine, view(30, 1, 0)).await;
+    insert(&engine, &[(1, 10), (2, 0), (3, 20)]).await;
+    engine.flush().await.unwrap();
+    let state = |id| engine.jobs().into_iter().find(|j| j.id == JobId(id)).unwrap().state;
+    let JobState::Failed(error) = state(10) else { panic!("{:?}", state(10)) };
+    assert_eq!(error.state().0, "22012");
+    assert!(matches!(state(20), JobState::Failed(_)), "a view over a failed view has failed");
+    assert!(matches!(state(30), JobState::Running));
+    insert(&engine, &[(4, 7)]).await;
+    assert_eq!(read(&engine, 30), vec![(1, 20), (3, 40), (4, 14)]);
+    engine.shutdown().await.unwrap();
+}
