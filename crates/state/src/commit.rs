@@ -241,16 +241,17 @@ mod tests {
         let two = record(2, &["a", "b"]);
         let empty = record(3, &[]);
         // last record, marker, staged files: to ingest, to delete
-        let table: &[(Option<&CheckpointRecord>, Option<u64>, &[&str], &[&str], &[&str])] = &[
+        type Row<'a> = (Option<&'a CheckpointRecord>, Option<u64>, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+        let table: &[Row<'_>] = &[
             (None, None, &[], &[], &[]),
-            (None, None, &["x"], &[], &["x"]),                             // the first checkpoint was never recorded
-            (Some(&two), Some(1), &["a", "b"], &["a", "b"], &[]),          // recorded, not ingested
-            (Some(&two), None, &["b", "a"], &["a", "b"], &[]),             // the same, the very first one
-            (Some(&two), Some(1), &["a", "b", "c"], &["a", "b"], &["c"]),  // and a stray file
-            (Some(&two), Some(2), &["a", "b"], &[], &["a", "b"]),          // ingested, not yet unlinked
-            (Some(&two), Some(2), &["b"], &[], &["b"]),                    // halfway unlinked
-            (Some(&two), Some(2), &["c"], &[], &["c"]),                    // the next one was never recorded
-            (Some(&empty), Some(2), &[], &[], &[]),                        // a checkpoint without changes
+            (None, None, &["x"], &[], &["x"]),                    // the first checkpoint was never recorded
+            (Some(&two), Some(1), &["a", "b"], &["a", "b"], &[]), // recorded, not ingested
+            (Some(&two), None, &["b", "a"], &["a", "b"], &[]),    // the same, the very first one
+            (Some(&two), Some(1), &["a", "b", "c"], &["a", "b"], &["c"]), // and a stray file
+            (Some(&two), Some(2), &["a", "b"], &[], &["a", "b"]), // ingested, not yet unlinked
+            (Some(&two), Some(2), &["b"], &[], &["b"]),           // halfway unlinked
+            (Some(&two), Some(2), &["c"], &[], &["c"]),           // the next one was never recorded
+            (Some(&empty), Some(2), &[], &[], &[]),               // a checkpoint without changes
         ];
         for (record, marker, staged, ingest, delete) in table {
             let expected = Recovery { ingest: names(ingest), delete: names(delete) };

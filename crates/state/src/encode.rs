@@ -82,7 +82,7 @@ impl Encoded {
     pub(crate) fn size_hint(&self) -> (usize, usize) {
         let sample = self.items.iter().take(256).map(|i| 1 + self.key(i).len() + self.value(i).len());
         let (count, sum) = sample.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes));
-        (self.items.len(), if count == 0 { 0 } else { sum * self.items.len() / count })
+        (self.items.len(), (sum * self.items.len()).checked_div(count).unwrap_or(0))
     }
 
     /// Calls `f` with virtual node, key and net change, by ascending key, each key once.

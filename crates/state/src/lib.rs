@@ -32,7 +32,7 @@ pub mod tables;
 mod tiers;
 
 pub use read_view::{ReadView, Scan, ScanStream};
-pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreOptions, StoreStats};
+pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreOptions, StoreStats, Visit};
 pub use tables::{Entries, KeyedState, MultiState, SortedState, StateTable, StateValue, TableStats};
 
 #[cfg(test)]

@@ -148,9 +148,8 @@ impl ReadView {
             if meta.keyed() { changes.next() } else { Some(Change::Add(changes.map(weight_of).sum())) }
         };
         let overlaid = keys.iter().map(overlaid).collect::<Vec<_>>();
-        let unsettled = |(key, change): (&Vec<u8>, &Option<Change>)| {
-            (!matches!(change, Some(Change::Put(_) | Change::Delete))).then(|| key.clone())
-        };
+        let unsettled =
+            |(key, change): (&Vec<u8>, &Option<Change>)| (!matches!(change, Some(Change::Put(_) | Change::Delete))).then(|| key.clone());
         let stored_keys = keys.iter().zip(&overlaid).filter_map(unsettled).collect::<Vec<_>>();
         let stored_values = self.0.base.get_many(&stored_keys)?;
         let mut stored = stored_values.iter().map(|v| v.as_deref());
@@ -214,4 +213,3 @@ impl std::fmt::Debug for ReadView {
         write!(f, "ReadView(epoch {}, checkpoint {})", self.0.epoch, self.0.base.epoch)
     }
 }
-

@@ -36,8 +36,7 @@ impl Rocks {
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
         let cache = Cache::new_lru_cache(memory.saturating_sub(32 * MIB).max(8 * MIB));
         let data_options = data_options(&cache, &weighted);
-        let families =
-            vec![ColumnFamilyDescriptor::new(DATA, data_options.clone()), ColumnFamilyDescriptor::new(LOG, log_options(&cache))];
+        let families = vec![ColumnFamilyDescriptor::new(DATA, data_options.clone()), ColumnFamilyDescriptor::new(LOG, log_options(&cache))];
         let db = DB::open_cf_descriptors(&database_options(), dir, families).map_err(storage_error)?;
         Ok(Rocks { db, data_options, weighted, _lock: lock })
     }

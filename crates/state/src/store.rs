@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, StateTableId};
+use millpond_common::{Delta, Epoch, RelationId, RelationSpec, Result, StateTableId};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::WriteBatch;
 
@@ -73,6 +73,9 @@ pub struct CommitStats {
     /// From the call to the completed checkpoint.
     pub duration: Duration,
 }
+
+/// Is called with keys and values, in order; an error ends the walk.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
 /// Sizes, for metrics and for back-pressure.
 #[derive(Clone, Copy, Debug, Default)]
@@ -312,7 +315,7 @@ impl Store {
 
     /// Calls `f` with every entry (key with its virtual node, value) of a state table in a range of virtual nodes, as of
     /// the last checkpoint, by ascending key.
-    pub fn state_load(&self, table: StateTableId, vnodes: Range<usize>, f: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    pub fn state_load(&self, table: StateTableId, vnodes: Range<usize>, f: &mut Visit<'_>) -> Result<()> {
         if vnodes.is_empty() {
             return Ok(());
         }
@@ -358,7 +361,7 @@ impl Store {
             && let Err(error) = rocks.db().flush_cf(rocks.log())
         {
             // Everything is in the log already; the next start replays it.
-            tracing::warn!(error = %Error::from(storage_error(error)), "closing: the log could not be flushed");
+            tracing::warn!(error = %storage_error(error), "closing: the log could not be flushed");
         }
     }
 }

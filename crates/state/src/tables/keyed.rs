@@ -159,5 +159,5 @@ pub(super) fn sampled(count: usize, items: impl Iterator<Item = usize>) -> usize
         seen += 1;
         sum += item;
     }
-    if seen == 0 { 0 } else { sum * count / seen }
+    (sum * count).checked_div(seen).unwrap_or(0)
 }

@@ -81,6 +81,7 @@ impl<T> Slab<T> {
     }
 
     /// The key and the item at a place.
+    #[cfg(test)]
     pub(crate) fn entry(&self, place: Place) -> Option<(&[u8], &T)> {
         let slot = self.slot(place)?;
         Some((slot.key.as_slice(), slot.item.as_ref()?))
@@ -139,6 +140,7 @@ impl<T> Slab<T> {
     }
 
     /// How many items there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.index.len()
     }

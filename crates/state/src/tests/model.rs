@@ -123,23 +123,17 @@ impl Model {
 
     fn restart(&mut self, dir: &Path) {
         self.held.clear();
-        self.store = {
-            let old = std::mem::replace(&mut self.store, Store::open(&dir.join("other"), &OPTIONS).unwrap().0);
-            drop(old);
-            start(dir)
-        };
+        self.store.close();
+        self.store = start(dir);
         self.cuts.retain(|e, _| *e == self.committed);
         self.published = self.committed;
         self.visible = self.committed;
     }
 }
 
-const OPTIONS: crate::StoreOptions = crate::StoreOptions { memory: 64 << 20, workers: 1 };
-
 fn run(seed: u64, steps: usize) {
     let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
-    let store = start(&data);
+    let store = start(dir.path());
     let cuts = BTreeMap::from([(0, Cut::new())]);
     let mut model = Model { random: Random(seed), store, cuts, published: 0, visible: 0, committed: 0, held: vec![] };
     // Seldom-read stretches let runs pile up, often-read ones exercise the layers.
@@ -152,7 +146,7 @@ fn run(seed: u64, steps: usize) {
                 model.store.set_visible(model.visible, 0);
             }
             14..16 => model.commit(),
-            16 if step % 7 == 0 => model.restart(&data),
+            16 if step % 7 == 0 => model.restart(dir.path()),
             17 => reads = 1 + model.random.below(12),
             _ => {}
         }

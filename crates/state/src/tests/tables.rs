@@ -153,7 +153,7 @@ fn multi_state_agrees_with_a_map() {
     }
 }
 
-/// Ten thousand keys cost what the design promises.
+/// A hundred thousand keys cost what the design promises.
 #[test]
 fn keyed_state_is_small() {
     let mut table = KeyedState::<i64>::new();
