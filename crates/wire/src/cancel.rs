@@ -13,6 +13,11 @@ impl CancelHandle {
         CancelHandle(watch::Sender::new(false))
     }
 
+    /// The sender under it, for a session that has its own form of this handle: `true` cancels.
+    pub fn sender(&self) -> watch::Sender<bool> {
+        self.0.clone()
+    }
+
     /// Asks the running statement to stop. Without one, the request is forgotten.
     pub fn cancel(&self) {
         self.0.send_replace(true);

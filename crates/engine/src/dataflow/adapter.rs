@@ -219,8 +219,8 @@ pub(super) fn stateful<'scope>(
                 let (mut rows, mut bytes) = (0, 0);
                 for handle in &handles {
                     let s = handle.borrow().stats();
-                    rows += s.rows as u64;
-                    bytes += s.bytes as u64;
+                    rows += s.rows;
+                    bytes += s.bytes;
                 }
                 stats.state_rows.store(rows, Relaxed);
                 stats.state_bytes.store(bytes, Relaxed);

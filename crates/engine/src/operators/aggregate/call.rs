@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(quotient(-1, 3, 1).unwrap(), -3);
         assert_eq!(quotient(150, 2, -1).unwrap(), 8);
         assert!(quotient(i128::MAX, 1, 1).is_err());
-        assert_eq!(quotient(i128::MAX, i64::MAX, 10).is_ok(), true);
+        assert!(quotient(i128::MAX, i64::MAX, 10).is_ok());
     }
 
     #[test]
