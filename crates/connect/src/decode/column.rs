@@ -11,7 +11,7 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::Field;
 use millpond_common::{Result, SqlType};
 
-use super::{Bad, json, number, text, time};
+use super::{Bad, interval, json, number, text, time};
 
 /// Values of one SQL type, of which the last can be removed again.
 pub struct Column {
@@ -117,7 +117,7 @@ impl Column {
                 let SqlType::Numeric { precision, scale } = &self.sql_type else { return Err(Bad::syntax("numeric", text)) };
                 v.push(number::numeric(text, *precision, *scale)?);
             }
-            Values::Interval(v) => v.push(time::interval(text)?),
+            Values::Interval(v) => v.push(interval::interval(text)?),
             Values::Bytes { offsets, data } => {
                 match &self.sql_type {
                     SqlType::Varchar(Some(limit)) => data.extend_from_slice(text::varchar(text, *limit)?.as_bytes()),
@@ -242,7 +242,8 @@ fn fresh_offsets(offsets: &mut Vec<i32>) -> Vec<i32> {
 
 /// PostgreSQL's text form of an array: `{1,NULL,"a \"b\""}`.
 fn array(text: &[u8], items: &mut Column) -> Result<(), Bad> {
-    let bad = || Bad::new(millpond_common::SqlState::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{}\"", super::shown(text)));
+    let bad =
+        || Bad::new(millpond_common::SqlState::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{}\"", super::shown(text)));
     let inner = text.trim_ascii().strip_prefix(b"{").and_then(|t| t.strip_suffix(b"}")).ok_or_else(bad)?;
     if inner.trim_ascii().is_empty() {
         return Ok(());

@@ -1,12 +1,13 @@
 //! Texts to columns, by the rules of PostgreSQL's input functions. CSV fields and JSON values both end here.
 //!
 //! - [`column`]: a growing column of any SQL type that can take back its last values
-//! - [`number`], [`time`], [`text`]: one parser a type
+//! - [`number`], [`time`], [`interval`], [`text`]: one parser a type
 //! - [`json`]: the JSON grammar, and JSON values into columns
 
 use millpond_common::SqlState;
 
 pub mod column;
+pub mod interval;
 pub mod json;
 pub mod number;
 pub mod text;
@@ -26,7 +27,10 @@ pub struct Bad {
 impl Bad {
     /// `invalid input syntax for type …`.
     pub fn syntax(type_name: &str, text: &[u8]) -> Bad {
-        Bad { state: SqlState::INVALID_TEXT_REPRESENTATION, message: format!("invalid input syntax for type {type_name}: \"{}\"", shown(text)) }
+        Bad {
+            state: SqlState::INVALID_TEXT_REPRESENTATION,
+            message: format!("invalid input syntax for type {type_name}: \"{}\"", shown(text)),
+        }
     }
 
     /// `value … is out of range for type …`.

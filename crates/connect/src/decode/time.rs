@@ -1,7 +1,5 @@
-//! Dates, times, timestamps and intervals, in ISO 8601 and PostgreSQL's output forms.
+//! Dates, times and timestamps, in ISO 8601 and PostgreSQL's output forms.
 
-use arrow::array::types::IntervalMonthDayNano;
-use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use millpond_common::SqlState;
 
 use super::{Bad, shown};
@@ -34,47 +32,6 @@ pub fn timestamp(text: &[u8]) -> Result<i64, Bad> {
 pub fn timestamptz(text: &[u8]) -> Result<i64, Bad> {
     let moment = moment(text).map_err(|f| f.bad("timestamp with time zone", text))?;
     moment.micros(moment.offset_s.unwrap_or(0)).ok_or_else(|| Failure::Range.bad("timestamp with time zone", text))
-}
-
-/// An interval: `1 year 2 mons 3 days 04:05:06`, `90 minutes`, or ISO 8601's `P1DT2H`.
-pub fn interval(text: &[u8]) -> Result<IntervalMonthDayNano, Bad> {
-    let bad = || Bad::syntax("interval", text);
-    let trimmed = std::str::from_utf8(text.trim_ascii()).map_err(|_| bad())?;
-    match trimmed.strip_prefix('P') {
-        Some(iso) => iso_interval(iso).ok_or_else(bad),
-        None if trimmed.is_empty() => Err(bad()),
-        None => parse_interval_month_day_nano(trimmed).map_err(|_| bad()),
-    }
-}
-
-fn iso_interval(text: &str) -> Option<IntervalMonthDayNano> {
-    let (mut months, mut days, mut nanos) = (0i64, 0i64, 0i64);
-    let mut in_time = false;
-    let mut any = false;
-    let mut rest = text;
-    while !rest.is_empty() {
-        if let Some(after) = rest.strip_prefix('T') {
-            in_time = true;
-            rest = after;
-            continue;
-        }
-        let end = rest.find(|c: char| c.is_ascii_alphabetic())?;
-        let number: f64 = rest[..end].parse().ok()?;
-        let whole = || (number.fract() == 0.0 && number.abs() < 1e9).then_some(number as i64);
-        match (rest.as_bytes()[end], in_time) {
-            (b'Y', false) => months += 12 * whole()?,
-            (b'M', false) => months += whole()?,
-            (b'W', false) => days += 7 * whole()?,
-            (b'D', false) => days += whole()?,
-            (b'H', true) => nanos += (number * 3.6e12) as i64,
-            (b'M', true) => nanos += (number * 6e10) as i64,
-            (b'S', true) => nanos += (number * 1e6).round() as i64 * 1000,
-            _ => return None,
-        }
-        any = true;
-        rest = &rest[end + 1..];
-    }
-    (any).then_some(IntervalMonthDayNano { months: i32::try_from(months).ok()?, days: i32::try_from(days).ok()?, nanoseconds: nanos })
 }
 
 enum Failure {
@@ -152,7 +109,7 @@ impl Cursor<'_> {
 
     /// `2024-02-29`, `2024/2/29` or `20240229`.
     fn date(&mut self) -> Result<i64, Failure> {
-        let compact = self.rest.len() >= 8 && self.rest[..8].iter().all(u8::is_ascii_digit);
+        let compact = self.rest.iter().take_while(|b| b.is_ascii_digit()).count() == 8;
         let (year, month, day) = if compact {
             (self.number(4, 4)?, self.number(2, 2)?, self.number(2, 2)?)
         } else {

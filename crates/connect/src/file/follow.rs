@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use millpond_common::{Delta, Error, Result, SqlState};
 
+use super::Plan;
 use super::discover::{self, Found, State};
 use super::lines::TextFile;
 use super::mark::{self, Mark, Marks};
 use super::parquet::{self, ParquetFile};
-use super::Plan;
 use crate::{Chunk, Encode, Poll, Position, Reader};
 
 /// How often files are looked for when there is nothing to read.
@@ -72,8 +72,11 @@ impl FileReader {
         if let Some((path, mark)) = self.marks.files.iter().next()
             && !files.iter().any(|f| f.path == *path)
         {
-            return Err(Error::new(SqlState::DATA_EXCEPTION, format!("file \"{path}\" is gone"))
-                .with_detail(format!("it was being read and had come to {} {}", self.unit(), mark.offset)));
+            return Err(Error::new(SqlState::DATA_EXCEPTION, format!("file \"{path}\" is gone")).with_detail(format!(
+                "it was being read and had come to {} {}",
+                self.unit(),
+                mark.offset
+            )));
         }
         let begun = self.marks.files.keys().next();
         let done = |path: &String| match (begun, &self.marks.through) {
@@ -113,7 +116,7 @@ impl FileReader {
         let Found { path, state } = found;
         let mark = self.marks.files.get(&path).copied().unwrap_or(Mark::START);
         let opened = match self.idle.remove(&path) {
-            Some((identity, OpenFile::Text(text))) if identity == state.identity => {
+            Some((identity, OpenFile::Text(text))) if identity == state.identity && mark.offset > 0 => {
                 text.verify(&mark)?;
                 OpenFile::Text(text)
             }

@@ -17,8 +17,11 @@ pub struct Json {
     /// For each decoded column where its value is in the line, and whether the key was written exactly as the name.
     found: Vec<Option<(Range<usize>, bool)>>,
     /// The keys of the line before with their columns: lines of one file mostly have the same keys in the same order.
-    keys: Vec<(Vec<u8>, Option<(usize, bool)>)>,
+    keys: Vec<(Vec<u8>, Option<Target>)>,
 }
+
+/// The decoded column that a key names, and whether the key is written exactly as the name.
+type Target = (usize, bool);
 
 impl Json {
     /// Decoding of the plan's columns.
@@ -97,8 +100,8 @@ impl Json {
         if at == line.len() { Ok(()) } else { Err(at) }
     }
 
-    /// The column that the object's `member`-th key names, and whether it is written exactly so.
-    fn target(&mut self, member: usize, key: &[u8]) -> Option<(usize, bool)> {
+    /// The column that the object's `member`-th key names.
+    fn target(&mut self, member: usize, key: &[u8]) -> Option<Target> {
         if let Some((known, target)) = self.keys.get(member)
             && known == key
         {
@@ -112,7 +115,7 @@ impl Json {
         target
     }
 
-    fn find(&self, key: &[u8]) -> Option<(usize, bool)> {
+    fn find(&self, key: &[u8]) -> Option<Target> {
         let written;
         let key = if key.contains(&b'\\') {
             written = serde_json::from_slice::<String>(&[b"\"", key, b"\""].concat()).ok()?;

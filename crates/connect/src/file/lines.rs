@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use arrow::array::RecordBatch;
 use millpond_common::{Error, Result, SqlState};
@@ -61,24 +62,14 @@ impl TextFile {
             Encode::Csv { header, delimiter, null } => Format::Csv(Csv::new(plan, *header, *delimiter, null)),
             _ => Format::Json(Json::new(plan)),
         };
-        let mut opened = TextFile {
-            path: path.to_string(),
-            file,
-            buffer: vec![],
-            from: 0,
-            to: 0,
-            offset: 0,
-            line: 1,
-            format,
-            rows: Rows::new(plan)?,
-        };
+        let mut opened =
+            TextFile { path: path.to_string(), file, buffer: vec![], from: 0, to: 0, offset: 0, line: 1, format, rows: Rows::new(plan)? };
         if mark.offset > 0 {
             opened.verify(mark)?;
             opened.begin(true)?; // the header, if there is one
-            opened.file.seek(SeekFrom::Start(mark.offset)).map_err(|e| io(path, &e))?;
             (opened.from, opened.to) = (0, 0);
-            (opened.offset, opened.line) = (mark.offset, mark.line);
-            opened.verify_line_start()?;
+            (opened.offset, opened.line) = (mark.offset + opened.line_end(mark.offset)?, mark.line);
+            opened.file.seek(SeekFrom::Start(opened.offset)).map_err(|e| io(path, &e))?;
         }
         Ok(opened)
     }
@@ -97,16 +88,16 @@ impl TextFile {
         }
     }
 
-    /// A last line without line end was taken as complete; it must not have been continued since.
-    fn verify_line_start(&mut self) -> Result<()> {
-        use std::os::unix::fs::FileExt;
-        let mut around = [0u8; 2];
-        match self.file.read_at(&mut around, self.offset - 1) {
-            Ok(2) if around[0] != b'\n' && !matches!(around[1], b'\n' | b'\r') => {
-                Err(mark::replaced(&self.path, "was continued within its last line"))
-            }
-            Ok(_) => Ok(()),
-            Err(e) => Err(io(&self.path, &e)),
+    /// The length of the line end at `offset`, if it is that of the line before: the last line of a file counts without
+    /// one, and it may have been written since. More than the line end must not.
+    fn line_end(&self, offset: u64) -> Result<u64> {
+        let mut around = [0u8; 3];
+        let count = self.file.read_at(&mut around, offset - 1).map_err(|e| io(&self.path, &e))?;
+        match around[..count] {
+            [b'\n', ..] | [_] | [] => Ok(0),
+            [_, b'\n', ..] => Ok(1),
+            [_, b'\r', b'\n'] => Ok(2),
+            _ => Err(mark::replaced(&self.path, "was continued within its last line")),
         }
     }
 

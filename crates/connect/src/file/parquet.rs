@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::compute::{self, CastOptions, can_cast_types};
+use arrow::datatypes::TimestampMicrosecondType;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use millpond_common::{Error, Result, SqlState, SqlType};
 use parquet::arrow::ProjectionMask;
@@ -166,13 +167,34 @@ fn place(path: &str, schema: &SchemaRef, field: &Field) -> Result<usize> {
             .with_detail(format!("its columns are: {names}")));
     };
     let have = fields[place].data_type();
-    if !can_cast_types(have, field.data_type()) && !is_text(have) {
+    if !converts(have, field.data_type()) {
         return Err(Error::new(
             SqlState::DATATYPE_MISMATCH,
             format!("column \"{}\" of file \"{path}\" is {have} and does not convert to {}", field.name(), SqlType::of(field).name()),
         ));
     }
     Ok(place)
+}
+
+/// Whether values of one type are taken for another. Arrow casts more than that: numbers to bytes, one value to a list.
+fn converts(have: &DataType, want: &DataType) -> bool {
+    let time = |t: &DataType| matches!(t, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64);
+    let bytes = |t: &DataType| matches!(t, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_));
+    match (have, want) {
+        (have, want) if have == want || is_text(have) => true,
+        (DataType::Dictionary(_, values), want) => converts(values, want),
+        (DataType::List(h) | DataType::LargeList(h) | DataType::FixedSizeList(h, _), DataType::List(w)) => {
+            converts(h.data_type(), w.data_type()) && can_cast_types(have, want)
+        }
+        (have, _) if have.is_nested() => false,
+        (_, DataType::Utf8) => can_cast_types(have, want),
+        (have, want) if have.is_numeric() => want.is_numeric(),
+        (have, want) if time(have) => time(want),
+        (have, DataType::Binary) => bytes(have),
+        (DataType::Time32(_) | DataType::Time64(_), DataType::Time64(_)) => true,
+        (DataType::Interval(_) | DataType::Duration(_), DataType::Interval(_)) => can_cast_types(have, want),
+        _ => false,
+    }
 }
 
 fn is_text(data_type: &DataType) -> bool {
@@ -192,7 +214,7 @@ fn convert(source: &ArrayRef, field: &Field) -> Result<(ArrayRef, Vec<(usize, Ba
     } else if source.data_type() == field.data_type() {
         Arc::clone(source)
     } else {
-        let cast = compute::cast_with_options(source, field.data_type(), &CastOptions { safe: true, ..Default::default() })?;
+        let cast = cast(source, field.data_type())?;
         for row in (0..cast.len()).filter(|r| cast.null_count() > source.null_count() && cast.is_null(*r) && source.is_valid(*r)) {
             let value = arrow::util::display::array_value_to_string(source, row).unwrap_or_default();
             failed.push((row, Bad::range(&sql_type.name(), value.as_bytes())));
@@ -204,6 +226,17 @@ fn convert(source: &ArrayRef, field: &Field) -> Result<(ArrayRef, Vec<(usize, Ba
         failed.sort_by_key(|(row, _)| *row);
     }
     Ok((converted, failed))
+}
+
+/// Values that do not fit become NULL.
+fn cast(source: &ArrayRef, want: &DataType) -> Result<ArrayRef> {
+    let options = CastOptions { safe: true, ..Default::default() };
+    if let (DataType::Timestamp(_, zone), DataType::Timestamp(unit, wanted_zone)) = (source.data_type(), want) {
+        // the instants stay as they are: files store UTC, and a clock without a zone is read as UTC
+        let own = compute::cast_with_options(source, &DataType::Timestamp(*unit, zone.clone()), &options)?;
+        return Ok(Arc::new(own.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(wanted_zone.clone())));
+    }
+    Ok(compute::cast_with_options(source, want, &options)?)
 }
 
 fn from_texts(texts: &StringArray, field: &Field, failed: &mut Vec<(usize, Bad)>) -> Result<ArrayRef> {

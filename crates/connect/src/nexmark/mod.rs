@@ -62,8 +62,8 @@ struct Config {
 impl Config {
     fn new(options: &Options) -> Result<Config> {
         let stream = match (options.text("type"), options.text("table")) {
-            (Some(text), None) => Stream::parse(text).ok_or_else(|| ("type", text)),
-            (None, Some(text)) => Stream::parse(text).ok_or_else(|| ("table", text)),
+            (Some(text), None) => Stream::parse(text).ok_or(("type", text)),
+            (None, Some(text)) => Stream::parse(text).ok_or(("table", text)),
             (None, None) => Ok(Stream::Combined),
             (Some(_), Some(text)) => return Err(invalid("table", text, "give type or table, not both")),
         };
@@ -105,9 +105,9 @@ pub fn open(options: &Options, schema: &SchemaRef, projection: &[usize], from: O
     let config = Config::new(options)?;
     let all = columns(config.stream, schema)?;
     let columns = projection.iter().map(|c| all[*c]).collect::<Vec<_>>();
-    let first = from.map_or(Some(0), event_of).ok_or_else(|| {
-        Error::new(SqlState::DATA_CORRUPTED, "the stored position of a nexmark source cannot be read")
-    })?;
+    let first = from
+        .map_or(Some(0), event_of)
+        .ok_or_else(|| Error::new(SqlState::DATA_CORRUPTED, "the stored position of a nexmark source cannot be read"))?;
     let values = Values::new(config.generator, &columns);
     Ok(Box::new(NexmarkReader {
         schema: Arc::new(schema.project(projection)?),
@@ -191,19 +191,24 @@ impl NexmarkReader {
 
 impl Reader for NexmarkReader {
     fn next(&mut self) -> Result<Poll> {
-        if self.events.is_some_and(|events| self.next >= events) {
-            return Ok(Poll::End);
-        }
-        let mut range = self.due();
-        if range.is_empty() {
-            self.wait();
-            range = self.due();
-        }
-        let (events, rows) = self.stream.events(&range);
-        self.next = range.end.max(self.next);
-        if rows == 0 {
-            return Ok(if self.events.is_some_and(|events| self.next >= events) { Poll::End } else { Poll::Idle });
-        }
+        let (events, rows) = loop {
+            if self.events.is_some_and(|events| self.next >= events) {
+                return Ok(Poll::End);
+            }
+            let mut range = self.due();
+            if range.is_empty() {
+                self.wait();
+                range = self.due();
+            }
+            if range.is_empty() {
+                return Ok(Poll::Idle);
+            }
+            self.next = range.end;
+            let (events, rows) = self.stream.events(&range);
+            if rows > 0 {
+                break (events, rows);
+            }
+        };
         let arrays = self.columns.iter().map(|c| self.values.array(*c, &events)).collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;

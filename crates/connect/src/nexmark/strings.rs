@@ -22,7 +22,7 @@ impl Randoms {
 
     /// The next one.
     #[inline]
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
@@ -52,7 +52,7 @@ impl Texts {
     pub fn add_letters(&mut self, randoms: &mut Randoms, length: usize, special: u8) {
         let mut left = length;
         while left > 0 {
-            let bytes = randoms.next().to_le_bytes();
+            let bytes = randoms.draw().to_le_bytes();
             let letters = bytes.map(|b| match (u32::from(b) * 28) >> 8 {
                 letter @ 0..26 => b'a' + letter as u8,
                 _ => special,
@@ -65,7 +65,7 @@ impl Texts {
 
     /// Adds 3 to `length_max` − 1 letters.
     pub fn add_word(&mut self, randoms: &mut Randoms, length_max: u64, special: u8) {
-        let length = LENGTH_MIN + below(randoms.next(), length_max - LENGTH_MIN);
+        let length = LENGTH_MIN + below(randoms.draw(), length_max - LENGTH_MIN);
         self.add_letters(randoms, length as usize, special);
     }
 

@@ -55,18 +55,9 @@ impl Kind {
         use Attribute as A;
         match self {
             Kind::Person => &[A::Id, A::Name, A::EmailAddress, A::CreditCard, A::City, A::State, A::DateTime, A::Extra],
-            Kind::Auction => &[
-                A::Id,
-                A::ItemName,
-                A::Description,
-                A::InitialBid,
-                A::Reserve,
-                A::DateTime,
-                A::Expires,
-                A::Seller,
-                A::Category,
-                A::Extra,
-            ],
+            Kind::Auction => {
+                &[A::Id, A::ItemName, A::Description, A::InitialBid, A::Reserve, A::DateTime, A::Expires, A::Seller, A::Category, A::Extra]
+            }
             Kind::Bid => &[A::Auction, A::Bidder, A::Price, A::Channel, A::Url, A::DateTime, A::Extra],
         }
     }

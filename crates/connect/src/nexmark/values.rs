@@ -32,9 +32,9 @@ pub struct Values {
 impl Values {
     /// Prepares for making some columns.
     pub fn new(generator: Generator, columns: &[Column]) -> Values {
-        let with_channels = columns
-            .iter()
-            .any(|c| matches!(c, Column::Of(_, Attribute::Channel | Attribute::Url) | Column::Wide(_, Attribute::Channel | Attribute::Url)));
+        let with_channels = columns.iter().any(|c| {
+            matches!(c, Column::Of(_, Attribute::Channel | Attribute::Url) | Column::Wide(_, Attribute::Channel | Attribute::Url))
+        });
         let channels = if with_channels { channels(&generator) } else { vec![] };
         Values { generator, prices: Prices::new(), channels }
     }
@@ -116,7 +116,7 @@ impl Values {
             Attribute::CreditCard => random_texts(events, 19, g.key(Draw::CreditCard), |randoms, out| {
                 for group in 0..4 {
                     out.add(if group > 0 { " " } else { "" });
-                    out.add_digits(below(randoms.next(), 10_000));
+                    out.add_digits(below(randoms.draw(), 10_000));
                 }
             })?,
             Attribute::City => picked(events, &CITIES, g.key(Draw::City))?,
@@ -133,7 +133,7 @@ impl Values {
                 };
                 let rest = mean - others;
                 random_texts(events, rest as usize, g.key(draw), |randoms, out| {
-                    let length = rest - rest / 5 + below(randoms.next(), 2 * rest / 5);
+                    let length = rest - rest / 5 + below(randoms.draw(), 2 * rest / 5);
                     out.add_letters(randoms, length as usize, b' ');
                 })?
             }
@@ -154,8 +154,8 @@ fn channels(generator: &Generator) -> Vec<(String, String)> {
         let mut randoms = Randoms::new(Generator::random(key, number));
         let mut url = "https://www.nexmark.com/".to_string();
         for _ in 0..3 {
-            let length = 3 + below(randoms.next(), 2);
-            url.extend((0..length).map(|_| char::from(b'a' + below(randoms.next(), 26) as u8)));
+            let length = 3 + below(randoms.draw(), 2);
+            url.extend((0..length).map(|_| char::from(b'a' + below(randoms.draw(), 26) as u8)));
             url.push('/');
         }
         url.push_str("item.htm?query=1");
@@ -163,7 +163,7 @@ fn channels(generator: &Generator) -> Vec<(String, String)> {
             Some(name) => (name.to_string(), url),
             None => {
                 let other = number - hot;
-                if below(randoms.next(), 10) > 0 {
+                if below(randoms.draw(), 10) > 0 {
                     let id = (other as i32).reverse_bits().unsigned_abs();
                     url.push_str(&format!("&channel_id={id}"));
                 }
