@@ -9,6 +9,9 @@ use crate::column::{Column, Values};
 use crate::describe::oid;
 use crate::text::number;
 
+/// The longest text of a decimal: 39 digits, as many zeros as a negative scale has, sign and point.
+const DECIMAL_BYTES_MAX: usize = 39 + 128 + 2;
+
 impl Column {
     /// Appends the binary form of a row that is not NULL, without its length. Fails on what PostgreSQL's form cannot hold.
     pub fn put_binary(&self, row: usize, out: &mut BytesMut) -> Result<()> {
@@ -21,10 +24,14 @@ impl Column {
             Values::Float32(v) => out.put_f32(v.value(row)),
             Values::Float64(v) => out.put_f64(v.value(row)),
             Values::Decimal { values, scale, trim } => {
-                // Written as text behind the place of the result, then moved into base 10000.
-                let mut text = BytesMut::with_capacity(48);
-                number::put_decimal(&mut text, values.value(row), *scale, *trim);
-                numeric::put(out, &text);
+                // Written as text at the place of the result, then moved aside and put into base 10000.
+                let start = out.len();
+                number::put_decimal(out, values.value(row), *scale, *trim);
+                let mut text = [0; DECIMAL_BYTES_MAX];
+                let text = text.get_mut(..out.len() - start).ok_or_else(|| Error::internal("a decimal is too long"))?;
+                text.copy_from_slice(&out[start..]);
+                out.truncate(start);
+                numeric::put(out, text);
             }
             Values::WideDecimal(v) => numeric::put(out, v.value(row).as_bytes()),
             Values::Text(v) => out.put_slice(v.value(row).as_bytes()),

@@ -116,7 +116,7 @@ impl FakeSession {
 }
 
 fn parsed(text: &str, parameters: Vec<SqlType>) -> Result<Arc<dyn Statement>> {
-    let text = text.trim().to_string();
+    let text = text.trim().trim_end_matches(';').to_lowercase();
     if text.starts_with("nonsense") {
         return Err(Error::new(SqlState::SYNTAX_ERROR, "syntax error at or near \"nonsense\"").at(1));
     }
