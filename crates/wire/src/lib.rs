@@ -7,7 +7,7 @@
 //! - [`notice`]: messages that reach the client while its statement still runs
 //! - [`server`]: [`serve`], the accept loop, limits and shutdown
 //! - [`text`]: values as PostgreSQL prints and reads them, also for casts in queries
-//! - [`column`]: a column of a result, ready to be written in text or binary form
+//! - [`mod@column`]: a column of a result, ready to be written in text or binary form
 //!
 //! Inside, in the order in which a connection's bytes meet them: `frame` (bytes to messages), `startup`,
 //! `frontend` (strict decoding), `connection` (the session's loop, simple queries), `extended` (prepared statements

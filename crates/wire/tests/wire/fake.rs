@@ -56,7 +56,9 @@ struct FakeStatement {
 
 impl FakeStatement {
     fn word(&self, i: usize) -> &str {
-        self.text.split_whitespace().nth(i).unwrap_or_default()
+        let word = self.text.split_whitespace().nth(i).unwrap_or_default();
+        // Clients write these in capitals.
+        ["begin", "commit", "rollback"].into_iter().find(|known| known.eq_ignore_ascii_case(word)).unwrap_or(word)
     }
 
     fn number(&self, i: usize, default: usize) -> usize {
@@ -116,7 +118,7 @@ impl FakeSession {
 }
 
 fn parsed(text: &str, parameters: Vec<SqlType>) -> Result<Arc<dyn Statement>> {
-    let text = text.trim().trim_end_matches(';').to_lowercase();
+    let text = text.trim().trim_end_matches(';').to_string();
     if text.starts_with("nonsense") {
         return Err(Error::new(SqlState::SYNTAX_ERROR, "syntax error at or near \"nonsense\"").at(1));
     }
