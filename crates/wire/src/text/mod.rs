@@ -2,7 +2,7 @@
 //!
 //! - [`encode`]: whole columns to text ([`encode::to_text`])
 //! - [`decode`]: text to columns ([`decode::from_text`], [`decode::ColumnBuilder`])
-//! - [`number`], [`datetime`], [`interval`], [`array`], [`json`], [`scalar`]: one kind of value each
+//! - [`number`], [`datetime`], [`interval`], [`mod@array`], [`json`], [`scalar`]: one kind of value each
 
 pub mod array;
 pub mod datetime;
