@@ -1,3 +1,25 @@
-//! placeholder
+//! A DataFusion context as Millpond wants it.
+
+use datafusion::execution::SessionStateBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use crate::functions;
+
 /// A DataFusion context with Millpond's configuration and functions, and no tables.
-pub fn base_context() -> datafusion::prelude::SessionContext { datafusion::prelude::SessionContext::new() }
+pub fn base_context() -> SessionContext {
+    let mut config = SessionConfig::new().with_information_schema(false).with_create_default_catalog_and_schema(true);
+    let options = config.options_mut();
+    options.sql_parser.parse_float_as_decimal = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
+    options.execution.enable_ansi_mode = true;
+    options.execution.time_zone = Some("UTC".into());
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    options.optimizer.filter_null_join_keys = false;
+    options.explain.logical_plan_only = false;
+    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let context = SessionContext::new_with_state(state);
+    functions::register(&context);
+    context
+}

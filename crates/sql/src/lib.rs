@@ -6,6 +6,7 @@
 //! - [`parse`](mod@parse): text to [`Statement`]s, with PostgreSQL's syntax errors
 //! - [`statement`]: what a statement asks for
 //! - [`catalog`]: schemas and relations, and who depends on whom
+//! - [`compat`]: what clients of PostgreSQL ask of its catalogs, in words that the planner knows
 //! - [`planner`]: names resolved and types known: queries and expressions as DataFusion's logical plans
 //! - [`rewrite`]: what PostgreSQL means where DataFusion would mean something else
 //! - [`ddl`]: CREATE statements checked and turned into catalog entries
@@ -16,6 +17,7 @@
 
 pub mod arithmetic;
 pub mod catalog;
+pub mod compat;
 pub mod context;
 pub mod ddl;
 pub mod error;
@@ -26,6 +28,7 @@ pub mod rewrite;
 pub mod statement;
 pub mod stream;
 pub mod types;
+
 
 pub use arithmetic::checked_arithmetic;
 pub use catalog::{Catalog, NewRelation, Relation, RelationKind, SourceDef, TableDef};

@@ -1,0 +1,158 @@
+//! The functions that DataFusion does not have.
+
+mod json;
+mod numeric;
+mod text;
+mod time;
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, FieldRef};
+use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::prelude::SessionContext;
+use datafusion::scalar::ScalarValue;
+use millpond_common::{Error, SqlType};
+
+pub use json::{to_json, to_jsonb};
+pub use numeric::numeric_divide;
+pub use text::{assign_varchar, to_uuid, to_varchar};
+
+type Coerce = fn(&[DataType]) -> DfResult<Vec<DataType>>;
+type Returns = fn(&ReturnFieldArgs<'_>) -> DfResult<FieldRef>;
+type Invoke = fn(&ScalarFunctionArgs) -> DfResult<ColumnarValue>;
+
+/// A scalar function made of plain functions. Its name is its identity.
+#[derive(Debug)]
+pub(crate) struct Function {
+    name: &'static str,
+    signature: Signature,
+    coerce: Coerce,
+    returns: Returns,
+    invoke: Invoke,
+}
+
+impl Function {
+    fn udf(name: &'static str, volatility: Volatility, coerce: Coerce, returns: Returns, invoke: Invoke) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::from(Function { name, signature: Signature::user_defined(volatility), coerce, returns, invoke }))
+    }
+}
+
+impl PartialEq for Function {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Function {}
+
+impl Hash for Function {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Function {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> DfResult<Vec<DataType>> {
+        (self.coerce)(types)
+    }
+
+    fn return_type(&self, types: &[DataType]) -> DfResult<DataType> {
+        let fields = types.iter().map(|t| Arc::new(Field::new("argument", t.clone(), true))).collect::<Vec<_>>();
+        let scalars = vec![None; types.len()];
+        let args = ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalars };
+        Ok((self.returns)(&args)?.data_type().clone())
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
+        Ok(Arc::new((self.returns)(&args)?.as_ref().clone().with_name(self.name)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        (self.invoke)(&args)
+    }
+}
+
+/// Our error inside DataFusion's.
+pub(crate) fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// A call of a function.
+pub(crate) fn call(function: Arc<ScalarUDF>, args: Vec<Expr>) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
+}
+
+/// A field of a SQL type, as a function's result.
+fn field(sql_type: SqlType) -> FieldRef {
+    Arc::new(sql_type.field("value", true))
+}
+
+/// The error for a call with other arguments.
+fn mismatch(name: &str, types: &[DataType]) -> DataFusionError {
+    let types = types.iter().map(crate::types::postgres_name).collect::<Vec<_>>().join(", ");
+    external(
+        Error::new(millpond_common::SqlState::UNDEFINED_FUNCTION, format!("function {name}({types}) does not exist"))
+            .with_hint("No function matches the given name and argument types. You might need to add explicit type casts."),
+    )
+}
+
+/// A function without arguments whose value the session knows, such as `current_user`.
+pub(crate) fn constant(name: &str, value: &str) -> Arc<ScalarUDF> {
+    #[derive(Debug, PartialEq, Eq, Hash)]
+    struct Constant {
+        name: String,
+        value: String,
+        signature: Signature,
+    }
+    impl ScalarUDFImpl for Constant {
+        fn name(&self) -> &str {
+            &self.name
+        }
+        fn signature(&self) -> &Signature {
+            &self.signature
+        }
+        fn return_type(&self, _: &[DataType]) -> DfResult<DataType> {
+            Ok(DataType::Utf8)
+        }
+        fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
+            Ok(Arc::new(SqlType::Name.field(&self.name, false)))
+        }
+        fn invoke_with_args(&self, _: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+            Ok(ColumnarValue::Scalar(ScalarValue::from(self.value.as_str())))
+        }
+    }
+    let signature = Signature::nullary(Volatility::Stable);
+    Arc::new(ScalarUDF::from(Constant { name: name.into(), value: value.into(), signature }))
+}
+
+/// All of them, for a context.
+pub(crate) fn register(context: &SessionContext) {
+    let all = [
+        time::hop_starts(),
+        time::tumble_start(),
+        to_uuid(),
+        text::gen_random_uuid(),
+        to_varchar(),
+        assign_varchar(),
+        to_json(),
+        to_jsonb(),
+        numeric_divide(),
+        numeric::modulo(),
+    ];
+    for function in all {
+        context.register_udf(function.as_ref().clone());
+    }
+}

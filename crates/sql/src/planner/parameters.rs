@@ -1,0 +1,75 @@
+//! `$1`, `$2`, …: how many, and of which types.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow_schema::FieldRef;
+use datafusion::logical_expr::LogicalPlan;
+use millpond_common::{Error, Result, SqlState, SqlType};
+use sqlparser::ast::{self, Visit, Visitor};
+
+use crate::error::from_datafusion;
+
+/// How many parameters PostgreSQL's protocol can carry.
+const PARAMETERS_MAX: usize = 65_535;
+
+/// Declared types as DataFusion's planner wants them.
+pub(super) fn fields(params: &[Option<SqlType>]) -> Vec<Option<FieldRef>> {
+    params.iter().map(|t| t.as_ref().map(|t| Arc::new(t.field("parameter", true)))).collect()
+}
+
+/// Adds what stands in LIMIT and OFFSET: those are bigint, and nothing else says so.
+pub(super) fn in_limits(query: &ast::Query, params: &[Option<SqlType>]) -> Vec<Option<SqlType>> {
+    struct Limits(Vec<usize>);
+    impl Visitor for Limits {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+            if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
+                let exprs = limit.iter().chain(offset.as_ref().map(|o| &o.value));
+                self.0.extend(exprs.filter_map(|e| match e {
+                    ast::Expr::Value(v) => match &v.value {
+                        ast::Value::Placeholder(id) => number(id),
+                        _ => None,
+                    },
+                    _ => None,
+                }));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut limits = Limits(Vec::new());
+    let _ = query.visit(&mut limits);
+    let mut params = params.to_vec();
+    for at in limits.0.into_iter().filter(|n| (1..=PARAMETERS_MAX).contains(n)) {
+        if params.len() < at {
+            params.resize(at, None);
+        }
+        if let Some(slot @ None) = params.get_mut(at - 1) {
+            *slot = Some(SqlType::BigInt);
+        }
+    }
+    params
+}
+
+fn number(id: &str) -> Option<usize> {
+    id.strip_prefix('$')?.parse().ok()
+}
+
+/// The type of every parameter of a bound plan: as declared, as inferred, or text.
+pub(super) fn types(plan: &LogicalPlan, declared: &[Option<SqlType>]) -> Result<Vec<SqlType>> {
+    let found = plan.get_parameter_fields().map_err(from_datafusion)?;
+    let mut types = declared.to_vec();
+    for (id, field) in &found {
+        let at = number(id).filter(|n| (1..=PARAMETERS_MAX).contains(n));
+        let Some(at) = at else {
+            return Err(Error::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter {id}")));
+        };
+        if types.len() < at {
+            types.resize(at, None);
+        }
+        if let (Some(slot @ None), Some(field)) = (types.get_mut(at - 1), field) {
+            *slot = Some(SqlType::of(field));
+        }
+    }
+    Ok(types.into_iter().map(|t| t.unwrap_or(SqlType::Text)).collect())
+}

@@ -1,0 +1,103 @@
+//! TUMBLE and HOP: table functions that become derived tables before planning.
+
+use std::ops::ControlFlow;
+
+use millpond_common::{Error, Result, SqlState};
+use sqlparser::ast::{self, Expr, FunctionArg, FunctionArgExpr, TableFactor, VisitMut, VisitorMut};
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+
+/// Replaces every call of TUMBLE and HOP in FROM.
+pub(super) fn rewrite(query: &mut ast::Query) -> Result<()> {
+    struct Windows;
+    impl VisitorMut for Windows {
+        type Break = Error;
+        fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+            match derived(factor) {
+                Ok(Some(new)) => {
+                    *factor = new;
+                    ControlFlow::Continue(())
+                }
+                Ok(None) => ControlFlow::Continue(()),
+                Err(e) => ControlFlow::Break(e),
+            }
+        }
+    }
+    match query.visit(&mut Windows) {
+        ControlFlow::Break(e) => Err(e),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+fn derived(factor: &TableFactor) -> Result<Option<TableFactor>> {
+    let (name, args, alias) = match factor {
+        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
+        TableFactor::Function { name, args, alias, .. } => (name, args, alias),
+        TableFactor::TableFunction { expr: Expr::Function(function), alias } => match &function.args {
+            ast::FunctionArguments::List(list) => (&function.name, &list.args, alias),
+            _ => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    let function = name.to_string().to_lowercase();
+    let usage = match function.as_str() {
+        "tumble" => "TUMBLE(relation, time column, INTERVAL size)",
+        "hop" => "HOP(relation, time column, INTERVAL slide, INTERVAL size)",
+        "session" => {
+            return Err(Error::unsupported("SESSION windows are not supported yet", "Use TUMBLE or HOP, or group by a column of your own."));
+        }
+        _ => return Ok(None),
+    };
+    let invalid = || Error::new(SqlState::UNDEFINED_FUNCTION, format!("{} takes other arguments", function.to_uppercase())).with_hint(format!("Write {usage}."));
+    let arguments = args.iter().map(argument).collect::<Option<Vec<_>>>().ok_or_else(invalid)?;
+    let [relation, column, intervals @ ..] = arguments.as_slice() else { return Err(invalid()) };
+    let default_alias = match relation {
+        Expr::Identifier(ident) => ident.clone(),
+        Expr::CompoundIdentifier(parts) => parts.last().cloned().ok_or_else(invalid)?,
+        _ => return Err(invalid()),
+    };
+    let column = descriptor(column);
+    if !matches!(column, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+        return Err(invalid());
+    }
+    let sql = match (function.as_str(), intervals) {
+        ("tumble", [size]) => format!(
+            "SELECT *, tumble_start({column}, {size}) AS window_start, tumble_start({column}, {size}) + {size} AS window_end \
+             FROM {relation} WHERE {column} IS NOT NULL"
+        ),
+        ("hop", [slide, size]) => format!(
+            "SELECT *, window_start + {size} AS window_end FROM (SELECT *, unnest(hop_starts({column}, {slide}, {size})) AS window_start FROM {relation})"
+        ),
+        _ => return Err(invalid()),
+    };
+    let subquery = Parser::new(&PostgreSqlDialect {})
+        .try_with_sql(&sql)
+        .and_then(|mut parser| parser.parse_query())
+        .map_err(|e| Error::internal(format!("{function}: {e}")))?;
+    let mut alias = alias.clone();
+    if alias.is_none() {
+        alias = Some(ast::TableAlias { explicit: true, name: default_alias, columns: Vec::new(), at: None });
+    }
+    Ok(Some(TableFactor::Derived { lateral: false, subquery, alias, sample: None }))
+}
+
+fn argument(argument: &FunctionArg) -> Option<Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        FunctionArg::Named { arg: FunctionArgExpr::Expr(expr), .. } => Some(expr.clone()),
+        _ => None,
+    }
+}
+
+/// `DESCRIPTOR(column)` is the standard's way to name a column.
+fn descriptor(expr: &Expr) -> Expr {
+    if let Expr::Function(function) = expr
+        && function.name.to_string().eq_ignore_ascii_case("descriptor")
+        && let ast::FunctionArguments::List(list) = &function.args
+        && let [only] = list.args.as_slice()
+        && let Some(column) = argument(only)
+    {
+        return column;
+    }
+    expr.clone()
+}
