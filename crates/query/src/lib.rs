@@ -1,1 +1,45 @@
-//! Placeholder while dependencies build.
+//! What a session's statements do. A map, from the outside in:
+//!
+//! - [`database`]: [`Database`], what all sessions share; `records`: its catalog as the store keeps it
+//! - [`session`]: [`Session`], one client's connection; [`prepared`]: statements as it holds them; [`response`]: what it
+//!   answers; [`cancel`]: how a statement is ended early
+//! - `statement`: queries, DML and descriptions; `control`: transactions and settings; `ddl`: CREATE, DROP and the like;
+//!   `show`: SHOW; `cursor`: cursors and prepared statements by name; `progress`: waiting for a new view
+//! - [`block`]: transaction blocks; `transaction`, `locks`: what happens in them; `dml`: INSERT, UPDATE, DELETE, TRUNCATE
+//! - `select`: DataFusion over one [`ReadView`](millpond_state::ReadView), whose leaves (`leaf`) are `read` for stored
+//!   relations (by key where the filters allow it: `keys`), `source_scan` for sources, and [`system`]: pg_catalog,
+//!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it
+//! - `access`: what catalog functions know of their session; `error`: errors that several of these share
+
+mod access;
+pub mod block;
+pub mod cancel;
+mod control;
+mod cursor;
+pub mod database;
+mod ddl;
+mod dml;
+mod error;
+mod keys;
+mod leaf;
+mod locks;
+mod overflow;
+pub mod prepared;
+mod progress;
+mod read;
+mod records;
+pub mod response;
+mod select;
+pub mod session;
+mod show;
+mod source_scan;
+mod statement;
+pub mod system;
+mod transaction;
+
+pub use block::TransactionStatus;
+pub use cancel::CancelToken;
+pub use database::{DATABASE_NAME, Database, DatabaseOptions, Startup};
+pub use prepared::Statement;
+pub use response::{Notice, NoticeSink, Response, RowStream};
+pub use session::Session;

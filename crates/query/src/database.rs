@@ -1,0 +1,275 @@
+//! [`Database`]: what all sessions share, and how it comes back after a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::prelude::SessionContext;
+use millpond_common::settings::{self, Scope, Settings};
+use millpond_common::{Error, RelationId, Result, SqlState};
+use millpond_engine::{Engine, EngineConfig, SourceSpec};
+use millpond_sql::{Catalog, Relation, RelationKind, base_context};
+use millpond_state::{Store, StoreOptions};
+use parking_lot::{Mutex, RwLock};
+
+use crate::cancel::CancelToken;
+use crate::error::from_datafusion;
+use crate::records::{self, Known, Record, StoredJob};
+use crate::response::NoticeSink;
+use crate::select::format_of;
+use crate::session::Session;
+use crate::system::{SessionInfo, System};
+use crate::transaction::TransactionManager;
+
+/// The name of the one database.
+pub const DATABASE_NAME: &str = "dev";
+
+/// How to open a database.
+#[derive(Clone, Debug)]
+pub struct DatabaseOptions {
+    /// Its data directory.
+    pub directory: PathBuf,
+    /// Worker threads of the engine.
+    pub workers: usize,
+    /// The server's memory budget in bytes.
+    pub memory: u64,
+}
+
+/// Who connects.
+#[derive(Clone, Debug)]
+pub struct Startup {
+    /// The user it wants to be.
+    pub user: String,
+    /// The database that it asked for, if it did.
+    pub database: Option<String>,
+    /// Settings that it brings; unknown ones are ignored.
+    pub parameters: BTreeMap<String, String>,
+    /// The number that `pg_backend_pid()` returns.
+    pub process_id: i32,
+    /// Its address, where it has one.
+    pub client: Option<String>,
+}
+
+/// The catalog at one moment.
+pub(crate) struct CatalogState {
+    pub catalog: Arc<Catalog>,
+    /// Changes with every DDL statement.
+    pub version: u64,
+}
+
+/// A running database. Sessions come from [`Database::connect`].
+pub struct Database {
+    pub(crate) engine: Engine,
+    pub(crate) store: Arc<Store>,
+    catalog: RwLock<CatalogState>,
+    /// Held by the one DDL statement that runs.
+    pub(crate) ddl: tokio::sync::Mutex<()>,
+    system_settings: RwLock<Settings>,
+    settings_version: AtomicU64,
+    /// Functions and configuration of planners.
+    pub(crate) context: SessionContext,
+    /// The memory that queries share.
+    pub(crate) runtime: Arc<RuntimeEnv>,
+    pub(crate) transactions: Arc<TransactionManager>,
+    pub(crate) system: System,
+    pub(crate) sessions: Mutex<BTreeMap<i32, SessionInfo>>,
+    initialised: bool,
+}
+
+impl Database {
+    /// Opens or creates a database and starts its engine. Blocks; not to be called on an asynchronous thread.
+    pub fn open(options: &DatabaseOptions) -> Result<Arc<Database>> {
+        let workers = options.workers.max(1);
+        let (store, recovered) = Store::open(&options.directory, &StoreOptions { memory: options.memory, workers })?;
+        let context = base_context();
+        let known = Known::read(&recovered.catalog, Arc::new(context.clone()))?;
+        let catalog = &known.catalog;
+        remove_leftovers(&store, &known)?;
+
+        let mut system_settings = Settings::default();
+        for (name, value) in &known.settings {
+            if let Err(error) = system_settings.set(name, Some(value)) {
+                tracing::warn!(%error, "a stored setting is ignored");
+            }
+        }
+        let tables = catalog.relations().filter(|r| matches!(r.kind, RelationKind::Table(_))).filter_map(Relation::spec).collect();
+        let sources = catalog.relations().filter_map(|r| source_spec(r).transpose()).collect::<Result<Vec<_>>>()?;
+        let jobs = known.jobs.iter().map(|j| j.spec(catalog)).collect::<Result<Vec<_>>>()?;
+        let checkpoint_interval = system_settings.duration("checkpoint_interval").unwrap_or(Duration::from_secs(1));
+        let config = EngineConfig { workers, memory: options.memory, checkpoint_interval };
+        let engine = Engine::start(config, Arc::clone(&store), &recovered, tables, sources, jobs)?;
+
+        // Queries may use a quarter of the budget; engine and storage have the rest.
+        let pool = FairSpillPool::new(usize::try_from(options.memory / 4).unwrap_or(usize::MAX));
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc().map_err(from_datafusion)?;
+        Ok(Arc::new(Database {
+            engine,
+            store,
+            catalog: RwLock::new(CatalogState { catalog: Arc::new(known.catalog), version: 1 }),
+            ddl: tokio::sync::Mutex::new(()),
+            system_settings: RwLock::new(system_settings),
+            settings_version: AtomicU64::new(1),
+            context,
+            runtime,
+            transactions: Arc::new(TransactionManager::new()),
+            system: System,
+            sessions: Mutex::default(),
+            initialised: known.initialised,
+        }))
+    }
+
+    /// Opens a session. Whoever serves it sends its notices on, and cancels and resets its token.
+    pub fn connect(self: &Arc<Self>, startup: Startup, notices: NoticeSink, cancel: CancelToken) -> Result<Session> {
+        let name = startup.database.as_deref().unwrap_or(DATABASE_NAME);
+        if name != DATABASE_NAME {
+            return Err(Error::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
+                .with_hint(format!("The database is called \"{DATABASE_NAME}\".")));
+        }
+        Session::new(Arc::clone(self), startup, notices, cancel)
+    }
+
+    /// The engine, for metrics.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// Whether the script for new databases has yet to run.
+    pub fn is_new(&self) -> bool {
+        !self.initialised
+    }
+
+    /// Writes down that the script for new databases has run.
+    pub fn set_initialised(&self) -> Result<()> {
+        self.store.catalog_write(&[records::initialised_record()], &[])
+    }
+
+    /// Final checkpoint, then the end of the engine.
+    pub async fn shutdown(&self) -> Result<()> {
+        self.engine.shutdown().await
+    }
+
+    /// The catalog as it is, and its version.
+    pub(crate) fn catalog(&self) -> (Arc<Catalog>, u64) {
+        let state = self.catalog.read();
+        (Arc::clone(&state.catalog), state.version)
+    }
+
+    /// Stores a changed catalog with other records in one synced write, then shows it to all. The caller holds `ddl`.
+    pub(crate) async fn replace_catalog(&self, catalog: Catalog, mut puts: Vec<Record>, deletes: Vec<Vec<u8>>) -> Result<Arc<Catalog>> {
+        puts.push(records::catalog_record(&catalog)?);
+        let store = Arc::clone(&self.store);
+        let written = tokio::task::spawn_blocking(move || store.catalog_write(&puts, &deletes)).await;
+        written.map_err(|e| Error::internal(format!("writing the catalog ended early: {e}")))??;
+        let catalog = Arc::new(catalog);
+        let mut state = self.catalog.write();
+        state.catalog = Arc::clone(&catalog);
+        state.version += 1;
+        Ok(catalog)
+    }
+
+    /// ALTER SYSTEM: checks, stores and applies a setting of the whole server.
+    pub(crate) async fn alter_system(&self, name: &str, value: Option<&str>) -> Result<()> {
+        let setting = settings::find(name)?;
+        if setting.scope != Scope::System {
+            return Err(Error::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("parameter \"{}\" is not one of the whole server", setting.name),
+            )
+            .with_hint("Use SET to change it in a session."));
+        }
+        let mut changed = self.system_settings.read().clone();
+        changed.set(setting.name, value)?;
+        let store = Arc::clone(&self.store);
+        let (puts, deletes) = match value {
+            Some(_) => (vec![records::setting_record(setting.name, &changed.get(setting.name)?)?], vec![]),
+            None => (vec![], vec![records::setting_key(setting.name)]),
+        };
+        let written = tokio::task::spawn_blocking(move || store.catalog_write(&puts, &deletes)).await;
+        written.map_err(|e| Error::internal(format!("writing a setting ended early: {e}")))??;
+        if setting.name == "checkpoint_interval" {
+            self.engine.set_checkpoint_interval(changed.duration(setting.name).unwrap_or(Duration::from_secs(1)))?;
+        }
+        *self.system_settings.write() = changed;
+        self.settings_version.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Brings the server's settings into a session's, if they changed since `seen`.
+    pub(crate) fn refresh_settings(&self, session: &mut Settings, seen: &mut u64) -> Result<()> {
+        let version = self.settings_version.load(Ordering::Acquire);
+        if *seen == version {
+            return Ok(());
+        }
+        let system = self.system_settings.read();
+        for setting in settings::SETTINGS.iter().filter(|s| s.scope == Scope::System) {
+            session.set(setting.name, Some(&system.get(setting.name)?))?;
+        }
+        *seen = version;
+        Ok(())
+    }
+}
+
+/// Deletes what a crash between two steps of a statement left behind: rows and state that no record names.
+fn remove_leftovers(store: &Store, known: &Known) -> Result<()> {
+    let mut ids = known.catalog.relations().map(|r| r.id.0).collect::<BTreeSet<_>>();
+    for job in &known.jobs {
+        ids.extend(job.state_tables()?);
+    }
+    let removed = store.remove_unknown(&ids)?;
+    if removed > 0 {
+        tracing::info!(removed, "deleted what was left of dropped relations");
+    }
+    Ok(())
+}
+
+/// What the engine needs to know of a source.
+pub(crate) fn source_spec(relation: &Relation) -> Result<Option<SourceSpec>> {
+    let RelationKind::Source(def) = &relation.kind else { return Ok(None) };
+    Ok(Some(SourceSpec {
+        id: relation.id,
+        name: relation.name.clone(),
+        schema: Arc::clone(&relation.columns),
+        options: def.options.clone(),
+        format: format_of(def)?,
+    }))
+}
+
+impl Database {
+    /// Removes relations, which nothing that stays may read: first from the catalog, then their rows and state.
+    /// A crash in between leaves rows that the next start deletes. The caller holds `ddl`.
+    pub(crate) async fn drop_relations(&self, mut catalog: Catalog, ids: &[RelationId]) -> Result<()> {
+        let dropped = ids.iter().filter_map(|id| catalog.remove(*id)).collect::<Vec<_>>();
+        let jobs = dropped.iter().filter_map(Relation::job).collect::<Vec<_>>();
+        let deletes = jobs.iter().map(|j| records::job_key(*j)).collect();
+        self.replace_catalog(catalog, vec![], deletes).await?;
+        // A view of others (CREATE VIEW) is nothing that the engine knows.
+        let relations = dropped.iter().filter(|r| !matches!(r.kind, RelationKind::View { .. })).map(|r| r.id).collect::<Vec<_>>();
+        if relations.is_empty() {
+            return Ok(());
+        }
+        self.engine.drop_relations(relations, jobs).await
+    }
+
+    /// Stores a new materialized view with its job, then starts it.
+    pub(crate) async fn start_job(&self, catalog: Catalog, job: StoredJob) -> Result<millpond_engine::JobHandle> {
+        let spec = job.spec(&catalog)?;
+        let relation = job.relation;
+        let catalog = self.replace_catalog(catalog, vec![job.record()?], vec![]).await?;
+        match self.engine.create_job(spec).await {
+            Ok(handle) => Ok(handle),
+            Err(error) => {
+                self.drop_relations(Catalog::clone(&catalog), &[relation]).await?;
+                Err(error)
+            }
+        }
+    }
+}

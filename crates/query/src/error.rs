@@ -1,0 +1,27 @@
+//! Errors of DataFusion as clients see them, and errors that several statements share.
+
+pub use millpond_sql::error::from_datafusion;
+
+use datafusion::error::DataFusionError;
+use millpond_common::{Error, SqlState};
+
+/// Carries an own error through DataFusion.
+pub fn to_datafusion(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// A statement in a transaction block that an error has ended.
+pub fn failed_block() -> Error {
+    Error::new(SqlState::IN_FAILED_SQL_TRANSACTION, "current transaction is aborted, commands ignored until end of transaction block")
+}
+
+/// A statement that commits by itself, inside a block.
+pub fn not_in_block(command: &str) -> Error {
+    Error::new(SqlState::ACTIVE_SQL_TRANSACTION, format!("{command} cannot run inside a transaction block"))
+        .with_hint("COMMIT or ROLLBACK first.")
+}
+
+/// A statement that only means something inside a block.
+pub fn only_in_block(command: &str) -> Error {
+    Error::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, format!("{command} can only be used in transaction blocks"))
+}

@@ -1,0 +1,116 @@
+//! Statements as sessions hold them: parsed, perhaps bound, with the bound plan kept for the next execution.
+
+use arrow_schema::SchemaRef;
+use millpond_common::{Error, Result, SqlState, SqlType};
+use millpond_sql::statement::ShowKind;
+use millpond_sql::{BoundQuery, Catalog, RelationKind, StatementKind};
+use parking_lot::Mutex;
+
+/// A parsed statement; [`Session::prepare`](crate::Session::prepare) gives bound ones, whose parameters and columns are known.
+pub struct Statement {
+    pub(crate) parsed: Option<millpond_sql::Statement>,
+    /// The command tag of its rows.
+    pub(crate) tag: &'static str,
+    pub(crate) parameters: Vec<SqlType>,
+    pub(crate) columns: Option<SchemaRef>,
+    /// Whether parameters and columns have been told to a client.
+    pub(crate) bound: bool,
+    plan: Mutex<Option<(PlanKey, BoundQuery)>>,
+}
+
+/// What a bound plan depends on beside its text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PlanKey {
+    /// The catalog's version.
+    pub version: u64,
+    /// Where names are looked up.
+    pub search_path: Vec<String>,
+}
+
+impl Statement {
+    pub(crate) fn new(parsed: Option<millpond_sql::Statement>) -> Result<Self> {
+        let (parsed, tag) = match parsed {
+            Some(statement) => {
+                let (statement, tag) = as_query(statement)?;
+                (Some(statement), tag)
+            }
+            None => (None, "SELECT"),
+        };
+        Ok(Statement { parsed, tag, parameters: vec![], columns: None, bound: false, plan: Mutex::new(None) })
+    }
+
+    /// The types of `$1`, `$2`, …
+    pub fn parameters(&self) -> &[SqlType] {
+        &self.parameters
+    }
+
+    /// The columns of its result; `None` where it returns no rows. Known of bound statements only.
+    pub fn columns(&self) -> Option<SchemaRef> {
+        self.columns.clone()
+    }
+
+    /// Its text.
+    pub fn text(&self) -> &str {
+        self.parsed.as_ref().map_or("", |s| s.text.as_str())
+    }
+
+    /// How many characters of the client's text stand before it.
+    pub(crate) fn offset(&self) -> usize {
+        self.parsed.as_ref().map_or(0, |s| s.offset)
+    }
+
+    pub(crate) fn cached_plan(&self, key: &PlanKey) -> Option<BoundQuery> {
+        self.plan.lock().as_ref().filter(|(k, _)| k == key).map(|(_, plan)| plan.clone())
+    }
+
+    /// Keeps a bound plan for the next execution, if it means the same then.
+    pub(crate) fn keep_plan(&self, key: PlanKey, plan: &BoundQuery, catalog: &Catalog) {
+        let view_is_timely = |r: &millpond_sql::catalog::Relation| matches!(&r.kind, RelationKind::View { sql, .. } if is_timely(sql));
+        if self.bound && !is_timely(self.text()) && !catalog.relations().any(view_is_timely) {
+            *self.plan.lock() = Some((key, plan.clone()));
+        }
+    }
+
+    /// Fails if a new plan gives other columns than the client was told of.
+    pub(crate) fn check_columns(&self, columns: &SchemaRef) -> Result<()> {
+        let Some(told) = self.columns.as_ref().filter(|_| self.bound) else { return Ok(()) };
+        let types = |s: &SchemaRef| s.fields().iter().map(|f| SqlType::of(f)).collect::<Vec<_>>();
+        if types(told) == types(columns) {
+            return Ok(());
+        }
+        Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
+            .with_hint("Prepare the statement again: what it reads was changed."))
+    }
+}
+
+/// Whether a query's text names something that is a constant in its plan but differs with every execution.
+fn is_timely(sql: &str) -> bool {
+    let sql = sql.to_ascii_lowercase();
+    ["now", "current_", "localtime", "session_user", "timestamp", "'today'", "'yesterday'", "'tomorrow'"].iter().any(|w| sql.contains(w))
+}
+
+/// SHOW of a system relation is a query.
+fn as_query(statement: millpond_sql::Statement) -> Result<(millpond_sql::Statement, &'static str)> {
+    let sql = match &statement.kind {
+        StatementKind::Show(ShowKind::Jobs) => "SELECT * FROM millpond.jobs",
+        StatementKind::Show(ShowKind::Sources) => "SELECT * FROM millpond.sources",
+        StatementKind::Show(ShowKind::Checkpoints) => "SELECT * FROM millpond.checkpoints",
+        StatementKind::Show(_) => return Ok((statement, "SHOW")),
+        StatementKind::Explain { .. } | StatementKind::ExplainCreateMaterializedView(_) => return Ok((statement, "EXPLAIN")),
+        _ => return Ok((statement, "SELECT")),
+    };
+    let mut query = millpond_sql::parse(sql)?;
+    let kind = query.pop().map(|q| q.kind).ok_or_else(|| Error::internal("a query has no statement"))?;
+    Ok((millpond_sql::Statement { kind, ..statement }, "SHOW"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_depends_on_time_is_not_kept() {
+        assert!(is_timely("SELECT * FROM t WHERE at > NOW() - INTERVAL '1 hour'"));
+        assert!(!is_timely("SELECT * FROM t WHERE id = $1"));
+    }
+}

@@ -1,0 +1,454 @@
+//! [`Session`]: one client's connection. Statements come in, go to the module that executes their kind, and leave
+//! the session in a defined state whatever happens.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use arrow::array::ArrayRef;
+use chrono::{DateTime, Utc};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionContext;
+use millpond_common::settings::{self, Scope as SettingScope, Settings};
+use millpond_common::{Error, Result, SqlState, SqlType};
+use millpond_sql::{Catalog, Planner, StatementKind};
+use millpond_state::ReadView;
+
+use crate::access::SessionAccess;
+use crate::block::{Block, TransactionStatus};
+use crate::cancel::{CancelToken, Limits};
+use crate::cursor::Cursor;
+use crate::database::{DATABASE_NAME, Database, Startup};
+use crate::error::failed_block;
+use crate::overflow::CheckedArithmetic;
+use crate::prepared::Statement;
+use crate::response::{Notice, NoticeSink, Response};
+use crate::select::Runner;
+use crate::system::{self, SessionInfo, SystemSnapshot};
+
+/// How many partitions a query is executed in.
+const TARGET_PARTITIONS: usize = 2;
+
+/// Settings whose value clients are told of.
+const REPORTED: [&str; 9] = [
+    "application_name",
+    "client_encoding",
+    "datestyle",
+    "integer_datetimes",
+    "intervalstyle",
+    "server_encoding",
+    "server_version",
+    "standard_conforming_strings",
+    "timezone",
+];
+
+/// One client's session.
+pub struct Session {
+    pub(crate) database: Arc<Database>,
+    pub(crate) user: String,
+    pub(crate) process_id: i32,
+    pub(crate) settings: Settings,
+    settings_seen: u64,
+    told: BTreeMap<&'static str, String>,
+    notices: NoticeSink,
+    cancel: CancelToken,
+    pub(crate) block: Option<Block>,
+    /// What catalog functions know of this session.
+    access: Arc<SessionAccess>,
+    /// Functions and configuration of the planner.
+    context: Arc<SessionContext>,
+    /// The same with what running queries needs.
+    state: SessionState,
+    /// The log entry of the session's newest write that it may not have seen yet.
+    pub(crate) last_write: Option<u64>,
+    pub(crate) prepared: HashMap<String, Arc<Statement>>,
+    pub(crate) cursors: HashMap<String, Cursor>,
+}
+
+/// What one statement sees of the database and of its session.
+pub(crate) struct Scope {
+    pub catalog: Arc<Catalog>,
+    pub version: u64,
+    pub search_path: Vec<String>,
+    pub limits: Limits,
+    user: String,
+    now: DateTime<Utc>,
+    context: Arc<SessionContext>,
+    database: Arc<Database>,
+}
+
+impl Scope {
+    /// Binds names in it.
+    pub fn planner(&self) -> Planner<'_> {
+        Planner {
+            catalog: &self.catalog,
+            system: &self.database.system,
+            context: Arc::clone(&self.context),
+            search_path: self.search_path.clone(),
+            user: self.user.clone(),
+            database: DATABASE_NAME.into(),
+            now: self.now,
+        }
+    }
+
+    /// The same with the catalog as it is now.
+    pub fn refresh(&mut self) {
+        (self.catalog, self.version) = self.database.catalog();
+    }
+}
+
+impl Session {
+    pub(crate) fn new(database: Arc<Database>, startup: Startup, notices: NoticeSink, cancel: CancelToken) -> Result<Session> {
+        let context = SessionContext::new_with_state(database.context.state());
+        let sessions = vec![];
+        let (engine, settings) = (database.engine.clone(), Settings::default());
+        let first = SystemSnapshot::new(
+            database.catalog().0,
+            engine,
+            settings,
+            startup.user.clone(),
+            DATABASE_NAME.into(),
+            startup.process_id,
+            sessions,
+        );
+        let access = Arc::new(SessionAccess::new(first));
+        system::register(&context, access.clone());
+        let state = session_state(&database, &context);
+        let defaults = Settings::default();
+        let mut session = Session {
+            user: startup.user,
+            process_id: startup.process_id,
+            settings: Settings::default(),
+            settings_seen: 0,
+            told: REPORTED.iter().map(|n| (*n, defaults.get(n).unwrap_or_default())).collect(),
+            notices,
+            cancel,
+            block: None,
+            access,
+            context: Arc::new(context),
+            state,
+            last_write: None,
+            prepared: HashMap::new(),
+            cursors: HashMap::new(),
+            database,
+        };
+        for (name, value) in &startup.parameters {
+            if settings::find(name).is_ok_and(|s| s.scope == SettingScope::Session)
+                && let Err(error) = session.settings.set(name, Some(value))
+            {
+                session.notice(Notice::warning(error.state(), error.message()));
+            }
+        }
+        session.database.sessions.lock().insert(
+            startup.process_id,
+            SessionInfo {
+                pid: startup.process_id,
+                user: session.user.clone(),
+                database: DATABASE_NAME.into(),
+                application: session.settings.get("application_name").unwrap_or_default(),
+                client: startup.client,
+                connected: SystemTime::now(),
+                state: "idle",
+                query: String::new(),
+            },
+        );
+        Ok(session)
+    }
+
+    /// The statements of a text, parsed but not bound: an earlier one may create what a later one names.
+    pub fn parse(&mut self, sql: &str) -> Result<Vec<Arc<Statement>>> {
+        let statements = millpond_sql::parse(sql)?;
+        statements.into_iter().map(|s| Statement::new(Some(s)).map(Arc::new)).collect()
+    }
+
+    /// One statement, bound: its parameters and columns are known. `types` are those that the client declared.
+    pub async fn prepare(&mut self, sql: &str, types: &[Option<SqlType>]) -> Result<Arc<Statement>> {
+        let mut statements = millpond_sql::parse(sql)?;
+        let parsed = statements.pop();
+        if !statements.is_empty() {
+            return Err(Error::new(SqlState::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
+        }
+        self.bind(parsed, types)
+    }
+
+    /// Binds a statement.
+    pub(crate) fn bind(&mut self, parsed: Option<millpond_sql::Statement>, types: &[Option<SqlType>]) -> Result<Arc<Statement>> {
+        let mut statement = Statement::new(parsed)?;
+        statement.bound = true;
+        if let Some(parsed) = &statement.parsed {
+            if self.is_failed() && !ends_block(&parsed.kind) {
+                return Err(failed_block());
+            }
+            self.database.refresh_settings(&mut self.settings, &mut self.settings_seen)?;
+            let offset = parsed.offset;
+            let described = self.describe(&statement, types).map_err(|e| shifted(e, offset))?;
+            (statement.parameters, statement.columns) = described;
+        }
+        Ok(Arc::new(statement))
+    }
+
+    /// Runs a statement. With `in_implicit_block` others share its transaction, up to [`Session::finish_implicit`].
+    pub async fn execute(&mut self, statement: &Arc<Statement>, parameters: Vec<ArrayRef>, in_implicit_block: bool) -> Result<Response> {
+        let Some(parsed) = &statement.parsed else { return Ok(Response::Empty) };
+        self.tell_activity("active", Some(&parsed.text));
+        self.apply_changes()?;
+        self.database.refresh_settings(&mut self.settings, &mut self.settings_seen)?;
+        let result = self.run(statement, &parsed.kind, parameters, in_implicit_block).await;
+        if result.is_err() {
+            self.fail_transaction();
+        }
+        self.tell_activity(if self.in_block() { "idle in transaction" } else { "idle" }, None);
+        result.map_err(|e| shifted(e, statement.offset()))
+    }
+
+    async fn run(
+        &mut self,
+        statement: &Arc<Statement>,
+        kind: &StatementKind,
+        parameters: Vec<ArrayRef>,
+        in_block: bool,
+    ) -> Result<Response> {
+        if self.is_failed() && !ends_block(kind) {
+            return Err(failed_block());
+        }
+        let scope = self.scope();
+        match kind {
+            StatementKind::Query(query) => self.query(statement, query, &parameters, scope).await,
+            StatementKind::Insert(_) | StatementKind::Update(_) | StatementKind::Delete(_) | StatementKind::Truncate { .. } => {
+                self.write(kind, &parameters, in_block, scope).await
+            }
+            StatementKind::CreateTable(_)
+            | StatementKind::CreateSource(_)
+            | StatementKind::CreateView(_)
+            | StatementKind::CreateMaterializedView(_)
+            | StatementKind::CreateSchema { .. }
+            | StatementKind::Drop(_)
+            | StatementKind::Rename { .. }
+            | StatementKind::Comment { .. } => self.ddl(kind, scope).await,
+            StatementKind::Begin { .. }
+            | StatementKind::Commit { .. }
+            | StatementKind::Rollback { .. }
+            | StatementKind::SetTransaction { .. }
+            | StatementKind::Savepoint(_)
+            | StatementKind::Release(_)
+            | StatementKind::RollbackTo(_) => self.transaction_control(kind).await,
+            StatementKind::Set { .. } | StatementKind::Reset(_) | StatementKind::AlterSystem { .. } => self.change_setting(kind).await,
+            StatementKind::Show(show) => self.show(show, &scope),
+            StatementKind::Explain { analyze, verbose, statement } => self.explain(*analyze, *verbose, &statement.kind, scope).await,
+            StatementKind::ExplainCreateMaterializedView(create) => explain_view(create, &scope),
+            StatementKind::Checkpoint => {
+                scope.limits.run(self.database.engine.checkpoint()).await?;
+                Ok(Response::command("CHECKPOINT"))
+            }
+            StatementKind::Flush => {
+                scope.limits.run(self.database.engine.flush()).await?;
+                Ok(Response::command("FLUSH"))
+            }
+            StatementKind::Discard(_)
+            | StatementKind::Deallocate(_)
+            | StatementKind::Prepare { .. }
+            | StatementKind::Execute { .. }
+            | StatementKind::DeclareCursor { .. }
+            | StatementKind::Fetch { .. }
+            | StatementKind::Close(_) => Box::pin(self.named(kind, in_block, scope)).await,
+            StatementKind::NoOperation(tag) => Ok(Response::command(*tag)),
+        }
+    }
+
+    /// The end of a message's statements: outside of an explicit transaction, commits or rolls back what they did.
+    pub async fn finish_implicit(&mut self, ok: bool) -> Result<()> {
+        match self.block.take() {
+            Some(block) if block.explicit => self.block = Some(block),
+            Some(block) if ok && !block.failed => self.commit_block(block).await?,
+            Some(block) => self.roll_back_block(block),
+            None => self.close_cursors(),
+        }
+        Ok(())
+    }
+
+    /// Where the session stands.
+    pub fn transaction_status(&self) -> TransactionStatus {
+        match &self.block {
+            Some(block) if block.explicit && block.failed => TransactionStatus::Failed,
+            Some(block) if block.explicit => TransactionStatus::InTransaction,
+            _ => TransactionStatus::Idle,
+        }
+    }
+
+    /// An error happened, in a statement, in its rows or in the protocol.
+    pub fn fail_transaction(&mut self) {
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+        }
+    }
+
+    /// Settings that clients are told of and whose value changed since the last call.
+    pub fn parameter_status_changes(&mut self) -> Vec<(String, String)> {
+        if let Err(error) = self.apply_changes() {
+            tracing::warn!(%error, "a function's change of a setting is lost");
+        }
+        let mut changes = Vec::new();
+        for name in REPORTED {
+            let now = self.settings.get(name).unwrap_or_default();
+            let told = self.told.entry(name).or_default();
+            if *told != now {
+                told.clone_from(&now);
+                changes.push((name.to_string(), now));
+            }
+        }
+        changes
+    }
+
+    /// The session's cancel token.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    /// Settings that functions of earlier statements changed.
+    fn apply_changes(&mut self) -> Result<()> {
+        let changes = self.access.take_changes();
+        changes.iter().try_for_each(|(name, value, local)| self.set(name, value.as_deref(), *local))
+    }
+
+    /// Whether an explicit transaction is open.
+    pub(crate) fn in_block(&self) -> bool {
+        self.block.as_ref().is_some_and(|b| b.explicit)
+    }
+
+    fn is_failed(&self) -> bool {
+        self.block.as_ref().is_some_and(|b| b.failed)
+    }
+
+    /// Tells the client something, if it wants to hear it.
+    pub(crate) fn notice(&self, notice: Notice) {
+        self.sink()(notice);
+    }
+
+    /// Where notices go, with the present `client_min_messages`.
+    pub(crate) fn sink(&self) -> NoticeSink {
+        let least = self.settings.get("client_min_messages").unwrap_or_default();
+        let notices = Arc::clone(&self.notices);
+        match least.as_str() {
+            "error" => Arc::new(|_| {}),
+            "warning" => Arc::new(move |n: Notice| {
+                if n.severity == "WARNING" {
+                    notices(n)
+                }
+            }),
+            _ => notices,
+        }
+    }
+
+    /// What a statement that begins now sees.
+    pub(crate) fn scope(&self) -> Scope {
+        let (catalog, version) = self.database.catalog();
+        self.access.begin(self.snapshot(&catalog));
+        let deadline = self.settings.duration("statement_timeout").map(|d| Instant::now() + d);
+        Scope {
+            catalog,
+            version,
+            search_path: self.search_path(),
+            limits: Limits { cancel: self.cancel.clone(), deadline },
+            user: self.user.clone(),
+            now: self.block.as_ref().map_or_else(Utc::now, |b| b.started),
+            context: Arc::clone(&self.context),
+            database: Arc::clone(&self.database),
+        }
+    }
+
+    fn search_path(&self) -> Vec<String> {
+        let text = self.settings.get("search_path").unwrap_or_default();
+        let part = |p: &str| match p.trim() {
+            "\"$user\"" | "$user" => self.user.clone(),
+            quoted if quoted.len() > 1 && quoted.starts_with('"') && quoted.ends_with('"') => {
+                quoted[1..quoted.len() - 1].replace("\"\"", "\"")
+            }
+            name => name.to_lowercase(),
+        };
+        text.split(',').map(part).filter(|p| !p.is_empty()).collect()
+    }
+
+    /// What runs a statement's queries.
+    pub(crate) fn runner(&self, scope: &Scope) -> Runner {
+        let snapshot = self.snapshot(&scope.catalog);
+        Runner { catalog: Arc::clone(&scope.catalog), snapshot, state: self.state.clone(), limits: scope.limits.clone() }
+    }
+
+    fn snapshot(&self, catalog: &Arc<Catalog>) -> SystemSnapshot {
+        let sessions = self.database.sessions.lock().values().cloned().collect();
+        let (engine, settings) = (self.database.engine.clone(), self.settings.clone());
+        SystemSnapshot::new(Arc::clone(catalog), engine, settings, self.user.clone(), DATABASE_NAME.into(), self.process_id, sessions)
+    }
+
+    /// What a statement reads: one epoch for all relations, as its consistency and its transaction have it.
+    pub(crate) async fn view(&mut self, reads_relations: bool, limits: &Limits) -> Result<ReadView> {
+        let store = &self.database.store;
+        let begun = self.block.as_mut().and_then(Block::begun).is_some_and(|t| t.has_writes());
+        let base = match self.settings.get("consistency")?.as_str() {
+            // Own writes go on top of what they were made on: the newest rows.
+            _ if begun => store.newest_view(),
+            "durable" => store.durable_view(),
+            "session" if reads_relations => {
+                if let Some(seq) = self.last_write {
+                    limits.run(self.database.engine.wait_visible(seq)).await?;
+                    self.last_write = None;
+                }
+                store.read_view()
+            }
+            _ => store.read_view(),
+        };
+        Ok(match &mut self.block {
+            Some(block) if block.explicit => block.transaction(&self.database).read_view(base),
+            Some(block) => block.begun().map(|t| t.read_view(base.clone())).unwrap_or(base),
+            None => base,
+        })
+    }
+
+    fn tell_activity(&self, state: &'static str, query: Option<&str>) {
+        if let Some(info) = self.database.sessions.lock().get_mut(&self.process_id) {
+            info.state = state;
+            if let Some(query) = query {
+                info.query = query.to_string();
+                info.application = self.settings.get("application_name").unwrap_or_default();
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.roll_back_block(block);
+        }
+        self.database.sessions.lock().remove(&self.process_id);
+    }
+}
+
+/// DataFusion as queries run in it: checked arithmetic, bounded memory, few partitions.
+fn session_state(database: &Database, context: &SessionContext) -> SessionState {
+    let state = context.state();
+    let config = state.config().clone().with_target_partitions(TARGET_PARTITIONS);
+    SessionStateBuilder::new_from_existing(state)
+        .with_config(config)
+        .with_runtime_env(Arc::clone(&database.runtime))
+        .with_analyzer_rule(Arc::new(CheckedArithmetic))
+        .build()
+}
+
+fn explain_view(create: &millpond_sql::statement::CreateMaterializedView, scope: &Scope) -> Result<Response> {
+    let (_, view) = millpond_sql::create_materialized_view(create, &scope.planner())?;
+    Response::lines("QUERY PLAN", view.plan.to_string().lines().map(str::to_string), "EXPLAIN")
+}
+
+/// Whether a statement may run in a failed block.
+fn ends_block(kind: &StatementKind) -> bool {
+    matches!(kind, StatementKind::Commit { .. } | StatementKind::Rollback { .. } | StatementKind::RollbackTo(_))
+}
+
+/// An error whose position counts from the start of the client's text.
+fn shifted(error: Error, offset: usize) -> Error {
+    match error.position() {
+        Some(position) if offset > 0 => error.at(position + offset),
+        _ => error,
+    }
+}

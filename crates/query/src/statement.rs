@@ -1,0 +1,185 @@
+//! Queries, DML and what clients are told of statements before they run.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow_schema::SchemaRef;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::execute_stream;
+use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use millpond_common::{Error, Result, SqlState, SqlType};
+use millpond_sql::{BoundQuery, StatementKind, ast};
+use millpond_state::ReadView;
+
+use crate::block::Block;
+use crate::dml::{self, DmlContext};
+use crate::error::from_datafusion;
+use crate::prepared::{PlanKey, Statement};
+use crate::response::{Response, client_schema, conform, parameter_values, row_stream, text_schema};
+use crate::select::{check_readable, user_relations};
+use crate::session::{Scope, Session};
+use crate::{cursor, show};
+
+impl Session {
+    /// SELECT.
+    pub(crate) async fn query(
+        &mut self,
+        statement: &Statement,
+        query: &ast::Query,
+        parameters: &[ArrayRef],
+        scope: Scope,
+    ) -> Result<Response> {
+        let bound = bind_query(statement, query, &statement.parameters, &scope)?;
+        let schema = client_schema(&bound.columns);
+        statement.check_columns(&schema)?;
+        let (runner, plan, view) = self.prepare_query(bound, parameters, &scope).await?;
+        let rows = runner.stream(plan, &view).await?;
+        Ok(Response::Rows { rows: row_stream(rows, Arc::clone(&schema), scope.limits), schema, tag: statement.tag.into() })
+    }
+
+    /// A bound query with all that is needed to run it.
+    pub(crate) async fn prepare_query(
+        &mut self,
+        bound: BoundQuery,
+        parameters: &[ArrayRef],
+        scope: &Scope,
+    ) -> Result<(crate::select::Runner, LogicalPlan, ReadView)> {
+        let plan = with_parameters(bound.plan, parameters)?;
+        let relations = user_relations(&plan)?;
+        check_readable(&relations, &scope.catalog, &self.database.engine)?;
+        let view = self.view(!relations.is_empty(), &scope.limits).await?;
+        Ok((self.runner(scope), plan, view))
+    }
+
+    /// INSERT, UPDATE, DELETE, TRUNCATE.
+    pub(crate) async fn write(&mut self, kind: &StatementKind, parameters: &[ArrayRef], in_block: bool, scope: Scope) -> Result<Response> {
+        let runner = self.runner(&scope);
+        let planner = scope.planner();
+        let run_query = |plan: LogicalPlan, view: ReadView| -> BoxFuture<'_, Result<(SchemaRef, Vec<RecordBatch>)>> {
+            let runner = &runner;
+            Box::pin(async move {
+                let relations = user_relations(&plan)?;
+                check_readable(&relations, &runner.catalog, &runner.snapshot.engine)?;
+                runner.collect(plan, &view).await
+            })
+        };
+        let context = DmlContext {
+            catalog: &scope.catalog,
+            planner: &planner,
+            engine: &self.database.engine,
+            settings: &self.settings,
+            limits: &scope.limits,
+            run_query: &run_query,
+        };
+        let alone = self.block.is_none();
+        let block = self.block.get_or_insert_with(|| Block::new(false, &self.settings));
+        let result = dml::execute(&context, block.transaction(&self.database), kind, parameters).await;
+        let result = match result {
+            Ok(result) => result,
+            Err(error) => {
+                if alone && let Some(block) = self.block.take() {
+                    self.roll_back_block(block);
+                }
+                return Err(error);
+            }
+        };
+        if alone
+            && !in_block
+            && let Some(block) = self.block.take()
+        {
+            self.commit_block(block).await?;
+        }
+        match result.returning {
+            Some((schema, batches)) => {
+                let schema = client_schema(&schema);
+                let batches = batches.iter().map(|b| conform(b, &schema)).collect::<Result<Vec<_>>>()?;
+                // The number of rows is told when they have been sent.
+                let tag = result.tag.rsplit_once(' ').map_or(result.tag.as_str(), |(tag, _)| tag);
+                Ok(Response::batches(schema, batches, tag))
+            }
+            None => Ok(Response::command(result.tag)),
+        }
+    }
+
+    /// The types of a statement's parameters, and its columns.
+    pub(crate) fn describe(&mut self, statement: &Statement, types: &[Option<SqlType>]) -> Result<(Vec<SqlType>, Option<SchemaRef>)> {
+        let Some(parsed) = &statement.parsed else { return Ok((vec![], None)) };
+        let scope = self.scope();
+        match &parsed.kind {
+            StatementKind::Query(query) => {
+                let bound = scope.planner().plan_query(query, types)?;
+                statement.keep_plan(plan_key(&scope), &bound, &scope.catalog);
+                Ok((bound.params, Some(client_schema(&bound.columns))))
+            }
+            kind @ (StatementKind::Insert(_) | StatementKind::Update(_) | StatementKind::Delete(_)) => {
+                let (parameters, columns) = dml::describe(&scope.planner(), &scope.catalog, kind, types)?;
+                Ok((parameters, columns.map(|c| client_schema(&c))))
+            }
+            StatementKind::Explain { .. } | StatementKind::ExplainCreateMaterializedView(_) => {
+                Ok((vec![], Some(text_schema(&["QUERY PLAN"]))))
+            }
+            StatementKind::Show(kind) => Ok((vec![], Some(show::columns(kind)?))),
+            StatementKind::Fetch { name, skip: false, .. } => Ok((vec![], Some(cursor::find(&self.cursors, name)?.schema()))),
+            StatementKind::Execute { name, .. } => Ok((vec![], self.named_statement(name)?.columns())),
+            _ => Ok((vec![], None)),
+        }
+    }
+
+    /// EXPLAIN of a query; with `analyze`, after running it.
+    pub(crate) async fn explain(&mut self, analyze: bool, verbose: bool, kind: &StatementKind, scope: Scope) -> Result<Response> {
+        let StatementKind::Query(query) = kind else {
+            return Err(Error::unsupported(
+                "EXPLAIN of this statement is not supported",
+                "EXPLAIN takes a query or CREATE MATERIALIZED VIEW.",
+            ));
+        };
+        let bound = scope.planner().plan_query(query, &[])?;
+        if !bound.params.is_empty() {
+            return Err(Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
+        }
+        let (runner, plan, view) = self.prepare_query(bound, &[], &scope).await?;
+        let physical = runner.physical(plan, &view).await?;
+        let text = if analyze {
+            let rows = execute_stream(Arc::clone(&physical), runner.state.task_ctx()).map_err(from_datafusion)?;
+            scope.limits.run(async { rows.try_collect::<Vec<_>>().await.map_err(from_datafusion) }).await?;
+            DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(verbose).to_string()
+        } else {
+            DisplayableExecutionPlan::new(physical.as_ref()).indent(verbose).to_string()
+        };
+        Response::lines("QUERY PLAN", text.lines().map(str::to_string), "EXPLAIN")
+    }
+}
+
+/// The bound plan: the one kept, if nothing has changed since.
+fn bind_query(statement: &Statement, query: &ast::Query, parameters: &[SqlType], scope: &Scope) -> Result<BoundQuery> {
+    let key = plan_key(scope);
+    if let Some(plan) = statement.cached_plan(&key) {
+        return Ok(plan);
+    }
+    if !query.locks.is_empty() {
+        return Err(Error::unsupported(
+            "SELECT … FOR UPDATE is not supported",
+            "UPDATE and DELETE lock the rows that they change; or use REPEATABLE READ and retry on 40001.",
+        ));
+    }
+    let types = parameters.iter().cloned().map(Some).collect::<Vec<_>>();
+    let bound = scope.planner().plan_query(query, &types)?;
+    if bound.params.len() > parameters.len() && !statement.bound {
+        return Err(Error::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${}", parameters.len() + 1)));
+    }
+    statement.keep_plan(key, &bound, &scope.catalog);
+    Ok(bound)
+}
+
+fn plan_key(scope: &Scope) -> PlanKey {
+    PlanKey { version: scope.version, search_path: scope.search_path.clone() }
+}
+
+fn with_parameters(plan: LogicalPlan, parameters: &[ArrayRef]) -> Result<LogicalPlan> {
+    if parameters.is_empty() {
+        return Ok(plan);
+    }
+    plan.with_param_values(parameter_values(parameters)?).map_err(from_datafusion)
+}
