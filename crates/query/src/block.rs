@@ -59,12 +59,12 @@ impl Block {
 
     /// Its transaction, begun now at the latest.
     pub fn transaction(&mut self, database: &Arc<Database>) -> &mut Transaction {
-        let (read_only, explicit) = (self.read_only, self.explicit);
+        let read_only = self.read_only;
         let isolation = match self.isolation {
             Isolation::RepeatableRead | Isolation::Serializable => transaction::Isolation::RepeatableRead,
             Isolation::ReadCommitted | Isolation::ReadUncommitted => transaction::Isolation::ReadCommitted,
         };
-        let begin = || Transaction::begin(&database.transactions, &database.store, isolation, read_only, explicit);
+        let begin = || Transaction::begin(&database.transactions, &database.store, isolation, read_only);
         self.transaction.get_or_insert_with(begin)
     }
 

@@ -332,8 +332,8 @@ impl LockTable {
         held.tables.clear();
     }
 
-    /// How many locks are held or waited for.
-    pub fn count(&self) -> usize {
+    #[cfg(test)]
+    fn count(&self) -> usize {
         self.0.lock().locks.len()
     }
 }

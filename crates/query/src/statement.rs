@@ -68,7 +68,6 @@ impl Session {
         let context = DmlContext {
             catalog: &scope.catalog,
             planner: &planner,
-            engine: &self.database.engine,
             settings: &self.settings,
             limits: &scope.limits,
             run_query: &run_query,

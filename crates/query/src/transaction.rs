@@ -59,7 +59,6 @@ pub struct Transaction {
     store: Arc<Store>,
     isolation: Isolation,
     read_only: bool,
-    explicit: bool,
     held: HeldLocks,
     /// Of REPEATABLE READ, from its first statement on.
     snapshot: OnceLock<ReadView>,
@@ -84,21 +83,14 @@ impl Found {
 }
 
 impl Transaction {
-    /// Starts a transaction. `explicit`: by BEGIN, not for a single statement.
-    pub fn begin(
-        manager: &Arc<TransactionManager>,
-        store: &Arc<Store>,
-        isolation: Isolation,
-        read_only: bool,
-        explicit: bool,
-    ) -> Transaction {
+    /// Starts a transaction.
+    pub fn begin(manager: &Arc<TransactionManager>, store: &Arc<Store>, isolation: Isolation, read_only: bool) -> Transaction {
         let id = manager.next.fetch_add(1, Ordering::Relaxed) + 1;
         Transaction {
             manager: Arc::clone(manager),
             store: Arc::clone(store),
             isolation,
             read_only,
-            explicit,
             held: HeldLocks::new(id),
             snapshot: OnceLock::new(),
             tables: BTreeMap::new(),
@@ -109,31 +101,6 @@ impl Transaction {
     /// What it sees of others.
     pub fn isolation(&self) -> Isolation {
         self.isolation
-    }
-
-    /// Whether it was started by BEGIN.
-    pub fn is_explicit(&self) -> bool {
-        self.explicit
-    }
-
-    /// Whether it may not write.
-    pub fn is_read_only(&self) -> bool {
-        self.read_only
-    }
-
-    /// SET TRANSACTION: allowed until the transaction has read or written.
-    pub fn set_mode(&mut self, isolation: Option<Isolation>, read_only: Option<bool>) -> Result<()> {
-        let used = self.has_writes() || self.snapshot.get().is_some();
-        if used && isolation.is_some_and(|i| i != self.isolation) {
-            let message = "SET TRANSACTION ISOLATION LEVEL must be called before any query";
-            return Err(Error::new(SqlState::ACTIVE_SQL_TRANSACTION, message));
-        }
-        if used && self.read_only && read_only == Some(false) {
-            return Err(Error::new(SqlState::ACTIVE_SQL_TRANSACTION, "transaction read-write mode must be set before any query"));
-        }
-        self.isolation = isolation.unwrap_or(self.isolation);
-        self.read_only = read_only.unwrap_or(self.read_only);
-        Ok(())
     }
 
     /// What a SELECT sees: `base`, or what the first statement saw under REPEATABLE READ, with its own changes on top.
@@ -175,11 +142,6 @@ impl Transaction {
     /// Whether anything is changed.
     pub fn has_writes(&self) -> bool {
         self.tables.values().any(|t| t.len() > 0)
-    }
-
-    /// Whether any row of this table is changed.
-    pub fn has_changed(&self, table: RelationId) -> bool {
-        self.tables.get(&table).is_some_and(|t| t.len() > 0)
     }
 
     /// Fails in a read-only transaction. `command`: `INSERT`, …

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field, Schema};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ParamValues, ScalarValue};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -229,16 +229,6 @@ pub fn has_subquery(expr: &impl Visit) -> bool {
         }
     }
     expr.visit(&mut Finder).is_break()
-}
-
-/// Whether an expression needs no rows: it names no column.
-pub fn is_constant(expr: &Expr) -> bool {
-    let mut constant = true;
-    let visited = expr.apply(|e| {
-        constant &= !matches!(e, Expr::Column(_));
-        Ok(if constant { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
-    });
-    visited.is_ok() && constant
 }
 
 /// An expression ready to be evaluated.

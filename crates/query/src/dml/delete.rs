@@ -58,5 +58,5 @@ pub async fn truncate(
             txn.apply(&target.codec, Some(batch), None, ctx.rows_max())?;
         }
     }
-    Ok(DmlResult { count: 0, tag: "TRUNCATE TABLE".into(), returning: None })
+    Ok(DmlResult { tag: "TRUNCATE TABLE".into(), returning: None })
 }

@@ -107,7 +107,7 @@ pub async fn execute(ctx: &DmlContext<'_>, txn: &mut Transaction, binder: &Binde
         }
     }
     let Insertion { returned, count, .. } = insertion;
-    Ok(DmlResult { count, tag: format!("INSERT 0 {count}"), returning: returned.map(Returned::finish) })
+    Ok(DmlResult { tag: format!("INSERT 0 {count}"), returning: returned.map(Returned::finish) })
 }
 
 impl Insertion<'_, '_> {

@@ -20,7 +20,6 @@ use datafusion::logical_expr::LogicalPlan;
 use futures::future::BoxFuture;
 use millpond_common::settings::Settings;
 use millpond_common::{Error, Result, SqlType};
-use millpond_engine::Engine;
 use millpond_sql::{Catalog, Planner, StatementKind};
 use millpond_state::ReadView;
 
@@ -39,8 +38,6 @@ pub struct DmlContext<'a> {
     pub catalog: &'a Catalog,
     /// Names and types.
     pub planner: &'a Planner<'a>,
-    /// What commits.
-    pub engine: &'a Engine,
     /// The session's settings.
     pub settings: &'a Settings,
     /// What ends the statement early.
@@ -67,8 +64,6 @@ impl DmlContext<'_> {
 
 /// What a statement has done.
 pub struct DmlResult {
-    /// How many rows.
-    pub count: u64,
     /// The command tag.
     pub tag: String,
     /// The rows of RETURNING.

@@ -66,7 +66,7 @@ pub async fn execute(ctx: &DmlContext<'_>, txn: &mut Transaction, binder: &Binde
     {
         returned.add(new.as_ref().unwrap_or(&old))?;
     }
-    Ok(DmlResult { count, tag: format!("{} {count}", modify.command), returning: returned.map(Returned::finish) })
+    Ok(DmlResult { tag: format!("{} {count}", modify.command), returning: returned.map(Returned::finish) })
 }
 
 /// Finds the rows and locks them. When that is done they are the newest: where others have been faster, the statement
