@@ -116,7 +116,7 @@ impl Planner<'_> {
         if !bound.params.is_empty() {
             return Err(Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1").with_hint("A view's query cannot have parameters."));
         }
-        let schema = view_columns(&bound.columns, columns)?;
+        let schema = crate::stream::nullable(view_columns(&bound.columns, columns)?.as_ref());
         let plan = crate::stream::plan(self, bound.plan, &schema)?;
         Ok(ViewPlan { plan, schema, depends_on: bound.relations })
     }
@@ -208,4 +208,9 @@ fn view_columns(columns: &SchemaRef, renames: &[ast::Ident]) -> Result<SchemaRef
         fields.push(field.as_ref().clone().with_name(name));
     }
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// A column's name without what keeps equal names apart inside a plan.
+pub(crate) fn visible_name(name: &str) -> &str {
+    names::visible(name)
 }
