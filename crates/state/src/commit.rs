@@ -3,6 +3,7 @@
 //! start-up ingests, once, because the last of them carries the checkpoint's number as the marker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,7 +77,6 @@ pub(crate) struct Turn {
 enum Source<'a> {
     Relation(&'a Relation),
     State(Entries),
-    Deletion,
 }
 
 impl Store {
@@ -108,14 +108,15 @@ impl Store {
         for table in frozen.into_iter().filter(|t| !t.entries.is_empty() && !removed.contains(&t.table.0)) {
             match sources.entry(table.table.0).or_insert_with(|| Source::State(vec![])) {
                 Source::State(entries) => entries.extend(table.entries),
-                _ => return Err(Error::internal(format!("id {} is both a relation and a state table", table.table.0))),
+                Source::Relation(_) => {
+                    return Err(Error::internal(format!("id {} is both a relation and a state table", table.table.0)));
+                }
             }
         }
-        sources.extend(drops.iter().map(|id| (*id, Source::Deletion)));
         let rows = rows_after(&base, &relations, &drops, epoch);
 
         let number = turn.number + 1;
-        let written = self.poison.guard(write_files(&rocks, &self.staging, number, sources, base.epoch, epoch))?;
+        let written = self.poison.guard(write_files(&rocks, &self.staging, number, sources, &drops, base.epoch..epoch))?;
         failpoint("commit-files-synced");
 
         let record = CheckpointRecord {
@@ -153,6 +154,7 @@ impl Store {
         let mut forgotten = Vec::new();
         for relation in Arc::make_mut(&mut state.relations).values_mut() {
             forgotten.extend(relation.forget(epoch));
+            relation.stored_is_void &= !dropped.contains(&relation.meta.spec.id.0);
         }
         let old = std::mem::replace(&mut state.base, base);
         state.drops.retain(|id| !dropped.contains(id));
@@ -165,31 +167,37 @@ impl Store {
 
 /// How many rows each relation has at `epoch`.
 fn rows_after(base: &Base, relations: &Relations, drops: &BTreeSet<u32>, epoch: Epoch) -> BTreeMap<u32, i64> {
-    let mut rows = base.rows.iter().map(|(id, n)| (*id, *n)).collect::<BTreeMap<_, _>>();
+    let mut rows = base.rows.iter().filter(|(id, _)| !drops.contains(id)).map(|(id, n)| (*id, *n)).collect::<BTreeMap<_, _>>();
     for (id, relation) in relations {
         let growth: i64 = runs_between(&relation.runs, base.epoch, epoch).iter().map(|r| r.growth).sum();
         if growth != 0 {
             *rows.entry(id.0).or_insert(0) += growth;
         }
     }
-    rows.retain(|id, n| *n != 0 && !drops.contains(id));
+    rows.retain(|_, n| *n != 0);
     rows
 }
 
-/// Writes everything by ascending key, and returns when it is on disk, though nothing refers to it yet.
+/// Writes everything by ascending key (the runs after the first of two epochs, up to the second), and returns when it is on disk, though nothing refers to it yet.
 fn write_files(
     rocks: &Rocks,
     staging: &Path,
     number: u64,
-    sources: BTreeMap<u32, Source<'_>>,
-    base: Epoch,
-    epoch: Epoch,
+    mut sources: BTreeMap<u32, Source<'_>>,
+    drops: &BTreeSet<u32>,
+    epochs: Range<Epoch>,
 ) -> Result<Written> {
     let mut writer = SstWriter::new(rocks, staging, number);
-    for (id, source) in sources {
-        match source {
-            Source::Relation(relation) => write_relation(&mut writer, id, relation, base, epoch)?,
-            Source::State(mut entries) => {
+    let ids = sources.keys().chain(drops).copied().collect::<BTreeSet<_>>();
+    for id in ids {
+        if drops.contains(&id) {
+            // First: a deletion hides what came before its file, not what is in it or in a later one.
+            writer.delete_id(id)?;
+        }
+        match sources.remove(&id) {
+            None => {}
+            Some(Source::Relation(relation)) => write_relation(&mut writer, id, relation, &epochs)?,
+            Some(Source::State(mut entries)) => {
                 entries.sort_by(|a, b| a.0.cmp(&b.0));
                 // Each key comes once; should it not, the later entry counts.
                 for group in entries.chunk_by(|a, b| a.0 == b.0) {
@@ -198,7 +206,6 @@ fn write_files(
                     }
                 }
             }
-            Source::Deletion => writer.delete_id(id)?,
         }
     }
     let written = writer.finish()?;
@@ -208,9 +215,9 @@ fn write_files(
     Ok(written)
 }
 
-fn write_relation(writer: &mut SstWriter<'_>, id: u32, relation: &Relation, base: Epoch, epoch: Epoch) -> Result<()> {
-    let (mut sorted, reached) = relation.tiers.lock().sorted(base, epoch);
-    let rest = runs_between(&relation.runs, reached, epoch);
+fn write_relation(writer: &mut SstWriter<'_>, id: u32, relation: &Relation, epochs: &Range<Epoch>) -> Result<()> {
+    let (mut sorted, reached) = relation.tiers.lock().sorted(epochs.start, epochs.end);
+    let rest = runs_between(&relation.runs, reached, epochs.end);
     let rest = Encoded::new(&relation.meta, rest.iter().map(|r| &**r))?;
     if sorted.is_empty() {
         return rest.for_each(|vnode, key, change| writer.change(id, &[vnode], key, change));

@@ -128,7 +128,7 @@ impl ReadView {
     pub fn scan(&self, relation: RelationId, scan: Scan) -> Result<ScanStream> {
         let known = self.relation(relation)?;
         let layers = self.layers(relation, known)?;
-        ScanStream::new(&self.0.base, &known.meta, layers, scan)
+        ScanStream::new(&self.0.base, known, layers, scan)
     }
 
     /// The rows with these keys: a batch of exactly the key columns, in key order (without a key: all columns). In the
@@ -151,7 +151,7 @@ impl ReadView {
         let unsettled =
             |(key, change): (&Vec<u8>, &Option<Change>)| (!matches!(change, Some(Change::Put(_) | Change::Delete))).then(|| key.clone());
         let stored_keys = keys.iter().zip(&overlaid).filter_map(unsettled).collect::<Vec<_>>();
-        let stored_values = self.0.base.get_many(&stored_keys)?;
+        let stored_values = if known.stored_is_void { vec![] } else { self.0.base.get_many(&stored_keys)? };
         let mut stored = stored_values.iter().map(|v| v.as_deref());
 
         let mut rows = RowBuffer::new(Wanted::new(meta, None));
@@ -178,7 +178,7 @@ impl ReadView {
     pub fn row_estimate(&self, relation: RelationId) -> u64 {
         let Inner { base, epoch, relations, pending, changes, .. } = &*self.0;
         let Some(known) = relations.get(&relation) else { return 0 };
-        let stored = base.rows.get(&relation.0).copied().unwrap_or(0);
+        let stored = base.rows.get(&relation.0).copied().filter(|_| !known.stored_is_void).unwrap_or(0);
         let visible: i64 = runs_between(&known.runs, base.epoch, *epoch).iter().map(|r| r.growth).sum();
         let pending: i64 = pending.iter().filter_map(|p| p.changes.get(&relation)).map(|r| r.run.growth).sum();
         let own: i64 = changes.iter().filter(|(r, _)| *r == relation).map(|(_, r)| r.run.growth).sum();

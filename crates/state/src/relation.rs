@@ -131,11 +131,13 @@ pub(crate) struct Relation {
     pub(crate) runs: Arc<Vec<Arc<Run>>>,
     /// What readers have made of the runs; shared by all views.
     pub(crate) tiers: Arc<Mutex<Tiers>>,
+    /// The checkpoint's rows are an earlier life's, and will be deleted by the next commit: they do not count.
+    pub(crate) stored_is_void: bool,
 }
 
 impl Relation {
-    pub(crate) fn new(meta: RelationMeta, base: Epoch) -> Self {
-        Relation { meta: Arc::new(meta), runs: Arc::default(), tiers: Arc::new(Mutex::new(Tiers::new(base))) }
+    pub(crate) fn new(meta: RelationMeta, base: Epoch, stored_is_void: bool) -> Self {
+        Relation { meta: Arc::new(meta), runs: Arc::default(), tiers: Arc::new(Mutex::new(Tiers::new(base))), stored_is_void }
     }
 
     pub(crate) fn publish(&mut self, run: Run) {

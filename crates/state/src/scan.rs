@@ -10,7 +10,7 @@ use millpond_common::{Error, Result, RowCodec, SqlState};
 use crate::encode::Change;
 use crate::format;
 use crate::read_view::{Scan, stored_weight};
-use crate::relation::{Place, RelationMeta};
+use crate::relation::{Place, Relation, RelationMeta};
 use crate::rocks::{Base, BaseIterator, storage_error};
 use crate::run::{Overlay, SortedRun};
 
@@ -121,13 +121,14 @@ pub struct ScanStream {
 }
 
 impl ScanStream {
-    pub(crate) fn new(base: &Arc<Base>, meta: &Arc<RelationMeta>, layers: Vec<Arc<SortedRun>>, scan: Scan) -> Result<Self> {
+    pub(crate) fn new(base: &Arc<Base>, relation: &Relation, layers: Vec<Arc<SortedRun>>, scan: Scan) -> Result<Self> {
         let Scan { projection, vnodes } = scan;
+        let meta = &relation.meta;
         if let Some(column) = projection.iter().flatten().find(|c| **c >= meta.places.len()) {
             return Err(Error::new(SqlState::UNDEFINED_COLUMN, format!("relation number {} has no column {column}", meta.spec.id.0)));
         }
         let id = meta.spec.id.0;
-        let end = vnodes.end.max(vnodes.start);
+        let end = if relation.stored_is_void { vnodes.start } else { vnodes.end.max(vnodes.start) };
         let base = BaseIterator::new(base, format::vnode_bound(id, vnodes.start), format::vnode_bound(id, end), true)?;
         let overlay = Overlay::new(layers, vnodes);
         let buffer = RowBuffer::new(Wanted::new(meta, projection));

@@ -113,8 +113,10 @@ pub(crate) struct State {
     pending: Arc<Vec<Arc<Pending>>>,
     /// Ids whose data the next commit deletes; the log family has a record of each.
     pub(crate) drops: BTreeSet<u32>,
-    /// Ids removed since the store was opened: what arrives late for them is dropped.
+    /// Ids removed while the engine was running: what arrives late for them is dropped.
     pub(crate) removed: HashSet<u32>,
+    /// Something was published or made visible since the store was opened.
+    running: bool,
     /// What [`Store::read_view`] gives, until something changes.
     pub(crate) view: Option<ReadView>,
 }
@@ -122,6 +124,7 @@ pub(crate) struct State {
 impl State {
     /// Epoch and log position become visible.
     pub(crate) fn advance(&mut self, epoch: Epoch, log_seq: u64) {
+        self.running = true;
         self.visible = self.visible.max(epoch);
         self.visible_log = self.visible_log.max(log_seq);
         let seq = self.visible_log;
@@ -155,8 +158,9 @@ impl Store {
             base,
             relations: Arc::default(),
             pending: Arc::default(),
-            removed: family.drops.iter().copied().collect(),
+            removed: HashSet::new(),
             drops: family.drops.into_iter().collect(),
+            running: false,
             view: None,
         };
         let store = Store {
@@ -176,7 +180,7 @@ impl Store {
         self.rocks.read().clone().ok_or_else(closed)
     }
 
-    /// Registers a relation; rows that the last checkpoint has of it become readable.
+    /// Registers a relation, if it is not; rows that the last checkpoint has of it become readable.
     pub fn relation_add(&self, spec: RelationSpec) {
         let id = spec.id;
         let meta = match RelationMeta::new(spec) {
@@ -193,12 +197,13 @@ impl Store {
             rocks.weighted.write().insert(id.0);
         }
         let mut state = self.state.lock();
-        let relation = Relation::new(meta, state.base.epoch);
-        Arc::make_mut(&mut state.relations).insert(id, relation);
+        let (base, void) = (state.base.epoch, state.drops.contains(&id.0));
+        Arc::make_mut(&mut state.relations).entry(id).or_insert_with(|| Relation::new(meta, base, void));
         state.view = None;
     }
 
-    /// Unregisters a relation and deletes its rows; views that exist keep reading them. Its number must not be used again.
+    /// Unregisters a relation and deletes its rows; views that exist keep reading them. Its number must not be used again,
+    /// except that a start may clear a relation to fill it anew: remove it before anything is published, then add it.
     pub fn relation_remove(&self, id: RelationId) -> Result<()> {
         {
             let mut state = self.state.lock();
@@ -208,7 +213,7 @@ impl Store {
         self.delete_ids(&[id.0])
     }
 
-    /// Deletes operator state. The numbers must not be used again.
+    /// Deletes operator state. The numbers must not be used again; as with relations, a start may clear and refill them.
     pub fn state_remove(&self, tables: &[StateTableId]) -> Result<()> {
         self.delete_ids(&tables.iter().map(|t| t.0).collect::<Vec<_>>())
     }
@@ -247,7 +252,9 @@ impl Store {
         failpoint("drop-recorded");
         let mut state = self.state.lock();
         state.drops.extend(ids);
-        state.removed.extend(ids);
+        if state.running {
+            state.removed.extend(ids);
+        }
         Ok(())
     }
 
@@ -259,6 +266,7 @@ impl Store {
         }
         let run = Run::new(epoch, deltas);
         let mut state = self.state.lock();
+        state.running = true;
         debug_assert!(epoch > state.base.epoch, "epoch {epoch} is committed already");
         if let Some(relation) = Arc::make_mut(&mut state.relations).get_mut(&relation) {
             relation.publish(run);
@@ -319,7 +327,13 @@ impl Store {
         if vnodes.is_empty() {
             return Ok(());
         }
-        let base = Arc::clone(&self.state.lock().base);
+        let base = {
+            let state = self.state.lock();
+            if state.drops.contains(&table.0) {
+                return Ok(()); // what is there is about to be deleted
+            }
+            Arc::clone(&state.base)
+        };
         let (lower, upper) = (format::vnode_bound(table.0, vnodes.start), format::vnode_bound(table.0, vnodes.end));
         let mut walk = BaseIterator::new(&base, lower, upper, false)?;
         walk.with(|it| {
