@@ -120,6 +120,7 @@ pub fn open(options: &Options, schema: &SchemaRef, projection: &[usize], from: O
         first,
         next: first,
         started: None,
+        idle_first: config.events.is_none() && config.rate.is_none(),
     }))
 }
 
@@ -164,6 +165,9 @@ struct NexmarkReader {
     first: u64,
     next: u64,
     started: Option<Instant>,
+    /// Whether `Idle` has to be said before anything else: an endless flat-out source never waits, yet a view over it has
+    /// caught up as soon as it begins, since no event exists before it is read.
+    idle_first: bool,
 }
 
 impl NexmarkReader {
@@ -191,6 +195,9 @@ impl NexmarkReader {
 
 impl Reader for NexmarkReader {
     fn next(&mut self) -> Result<Poll> {
+        if std::mem::take(&mut self.idle_first) {
+            return Ok(Poll::Idle);
+        }
         let (events, rows) = loop {
             if self.events.is_some_and(|events| self.next >= events) {
                 return Ok(Poll::End);

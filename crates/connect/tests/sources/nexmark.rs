@@ -165,3 +165,12 @@ fn the_rate_holds() {
     assert!(matches!(reader.next().unwrap(), Poll::Idle));
     assert!(started.elapsed() < Duration::from_millis(500));
 }
+
+#[test]
+fn an_endless_source_has_caught_up_at_once() {
+    let mut reader = Source::nexmark(&[("type", "bid")]).open(None).unwrap();
+    assert!(matches!(reader.next().unwrap(), Poll::Idle));
+    for _ in 0..3 {
+        assert!(matches!(reader.next().unwrap(), Poll::Chunk(c) if c.delta.len() > 8000));
+    }
+}
