@@ -1,13 +1,11 @@
 //! What a reader sees: all relations at one epoch.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, SqlState, VNODE_COUNT};
-use parking_lot::Mutex;
 
 use crate::encode::Change;
 use crate::format;
@@ -17,7 +15,7 @@ use crate::run::SortedRun;
 pub use crate::scan::ScanStream;
 use crate::scan::{RowBuffer, Wanted};
 
-/// More transactions than this on one relation are sorted together instead of each by itself.
+/// More of a transaction's own changes than this are merged before they are read.
 const SINGLE_LAYERS_MAX: usize = 4;
 
 /// What to read of a relation.
@@ -45,13 +43,12 @@ struct Inner {
     base: Arc<Base>,
     epoch: Epoch,
     relations: Arc<Relations>,
-    /// Transactions after the epoch, in commit order.
+    /// Transactions after the epoch, in commit order, and the last one that it contains.
     pending: Arc<Vec<Arc<Pending>>>,
+    visible_log: u64,
     /// The reader's own changes, in order.
     changes: Vec<(RelationId, Arc<LazyRun>)>,
     cut: Arc<AtomicU64>,
-    /// Long lists of pending transactions, sorted.
-    sorted_pending: Arc<Mutex<HashMap<RelationId, Arc<SortedRun>>>>,
 }
 
 impl ReadView {
@@ -59,7 +56,7 @@ impl ReadView {
         base: &Arc<Base>,
         epoch: Epoch,
         relations: &Arc<Relations>,
-        pending: Arc<Vec<Arc<Pending>>>,
+        (pending, visible_log): (Arc<Vec<Arc<Pending>>>, u64),
         cut: &Arc<AtomicU64>,
     ) -> Self {
         ReadView(Arc::new(Inner {
@@ -67,9 +64,9 @@ impl ReadView {
             epoch,
             relations: Arc::clone(relations),
             pending,
+            visible_log,
             changes: vec![],
             cut: Arc::clone(cut),
-            sorted_pending: Arc::default(),
         }))
     }
 
@@ -104,24 +101,16 @@ impl ReadView {
             let cut = self.0.cut.load(Ordering::Acquire);
             layers = relation.tiers.lock().read(&relation.meta, &relation.runs, base.epoch, *epoch, cut)?;
         }
-        layers.extend(self.pending_layers(id, &relation.meta)?);
+        layers.extend(self.pending_layers(id, relation)?);
         let own = self.0.changes.iter().filter(|(r, _)| *r == id).map(|(_, run)| &**run).collect::<Vec<_>>();
         layers.extend(sorted_runs(&relation.meta, &own)?);
         Ok(layers)
     }
 
-    fn pending_layers(&self, id: RelationId, meta: &RelationMeta) -> Result<Vec<Arc<SortedRun>>> {
-        let pending = self.0.pending.iter().filter_map(|p| p.changes.get(&id)).collect::<Vec<_>>();
-        if pending.len() <= SINGLE_LAYERS_MAX {
-            return sorted_runs(meta, &pending);
-        }
-        let mut sorted = self.0.sorted_pending.lock();
-        if let Some(run) = sorted.get(&id) {
-            return Ok(vec![Arc::clone(run)]);
-        }
-        let layers = sorted_runs(meta, &pending)?;
-        sorted.extend(layers.iter().map(|run| (id, Arc::clone(run))));
-        Ok(layers)
+    fn pending_layers(&self, id: RelationId, relation: &Relation) -> Result<Vec<Arc<SortedRun>>> {
+        let runs = self.0.pending.iter().filter_map(|p| p.changes.get(&id)).cloned().collect::<Vec<_>>();
+        let Some(last) = runs.last() else { return Ok(vec![]) };
+        relation.pending_tiers.lock().read(&relation.meta, &runs, self.0.visible_log, last.epoch, 0)
     }
 
     /// Reads rows by ascending virtual node and key. A row of weight n appears n times.
@@ -180,7 +169,7 @@ impl ReadView {
         let Some(known) = relations.get(&relation) else { return 0 };
         let stored = base.rows.get(&relation.0).copied().filter(|_| !known.stored_is_void).unwrap_or(0);
         let visible: i64 = runs_between(&known.runs, base.epoch, *epoch).iter().map(|r| r.growth).sum();
-        let pending: i64 = pending.iter().filter_map(|p| p.changes.get(&relation)).map(|r| r.run.growth).sum();
+        let pending: i64 = pending.iter().filter_map(|p| p.changes.get(&relation)).map(|r| r.growth).sum();
         let own: i64 = changes.iter().filter(|(r, _)| *r == relation).map(|(_, r)| r.run.growth).sum();
         u64::try_from(stored + visible + pending + own).unwrap_or(0)
     }
@@ -188,11 +177,8 @@ impl ReadView {
 
 /// Each run as a layer, or all as one if they are many.
 fn sorted_runs(meta: &RelationMeta, runs: &[&LazyRun]) -> Result<Vec<Arc<SortedRun>>> {
-    if runs.len() <= SINGLE_LAYERS_MAX {
-        return runs.iter().map(|run| run.sorted(meta)).collect();
-    }
     let layers = runs.iter().map(|run| run.sorted(meta)).collect::<Result<Vec<_>>>()?;
-    Ok(vec![Arc::new(SortedRun::merge(&layers))])
+    Ok(if layers.len() <= SINGLE_LAYERS_MAX { layers } else { vec![Arc::new(SortedRun::merge(&layers))] })
 }
 
 fn weight_of(change: Change<'_>) -> i64 {

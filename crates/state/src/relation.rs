@@ -131,13 +131,16 @@ pub(crate) struct Relation {
     pub(crate) runs: Arc<Vec<Arc<Run>>>,
     /// What readers have made of the runs; shared by all views.
     pub(crate) tiers: Arc<Mutex<Tiers>>,
+    /// The same for pending transactions, whose epochs are places in the log.
+    pub(crate) pending_tiers: Arc<Mutex<Tiers>>,
     /// The checkpoint's rows are an earlier life's, and will be deleted by the next commit: they do not count.
     pub(crate) stored_is_void: bool,
 }
 
 impl Relation {
     pub(crate) fn new(meta: RelationMeta, base: Epoch, stored_is_void: bool) -> Self {
-        Relation { meta: Arc::new(meta), runs: Arc::default(), tiers: Arc::new(Mutex::new(Tiers::new(base))), stored_is_void }
+        let tiers = |base| Arc::new(Mutex::new(Tiers::new(base)));
+        Relation { meta: Arc::new(meta), runs: Arc::default(), tiers: tiers(base), pending_tiers: tiers(0), stored_is_void }
     }
 
     pub(crate) fn publish(&mut self, run: Run) {
@@ -166,7 +169,7 @@ pub(crate) type Relations = HashMap<RelationId, Relation>;
 /// A transaction on tables that is in the log but in no visible epoch.
 pub(crate) struct Pending {
     pub(crate) seq: u64,
-    pub(crate) changes: HashMap<RelationId, LazyRun>,
+    pub(crate) changes: HashMap<RelationId, Arc<Run>>,
 }
 
 impl Pending {
@@ -175,7 +178,7 @@ impl Pending {
         for (relation, delta) in changes {
             grouped.entry(relation).or_default().push(delta);
         }
-        let changes = grouped.into_iter().map(|(relation, deltas)| (relation, LazyRun::new(Run::new(seq, deltas)))).collect();
+        let changes = grouped.into_iter().map(|(relation, deltas)| (relation, Arc::new(Run::new(seq, deltas)))).collect();
         Pending { seq, changes }
     }
 }

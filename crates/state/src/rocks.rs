@@ -82,7 +82,7 @@ fn database_options() -> Options {
     o.create_if_missing(true);
     o.create_missing_column_families(true);
     // The log is short: its entries leave with the next checkpoint. Replaying it is most of a start after a crash.
-    o.set_max_total_wal_size(32 * MIB as u64);
+    o.set_max_total_wal_size(16 * MIB as u64);
     // A torn last record was never acknowledged; damage before it is not ours to skip over silently.
     o.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     o.set_track_and_verify_wals_in_manifest(true);
@@ -142,7 +142,7 @@ fn log_options(cache: &Cache) -> Options {
     let mut o = Options::default();
     o.set_block_based_table_factory(&table_options(cache));
     o.set_compression_type(DBCompressionType::Lz4);
-    o.set_write_buffer_size(16 * MIB);
+    o.set_write_buffer_size(8 * MIB);
     o.set_max_write_buffer_number(2);
     o
 }

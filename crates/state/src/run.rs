@@ -7,6 +7,8 @@ use crate::encode::{Change, Encoded};
 
 /// Marks a deletion in [`Entry::value`].
 const DELETED: u32 = u32::MAX;
+/// More runs than this are not merged in one go.
+const WALK_MAX: usize = 8;
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -40,6 +42,11 @@ impl SortedRun {
 
     /// Several runs as one; a later run overrides an earlier one, or adds to it.
     pub(crate) fn merge(runs: &[Arc<SortedRun>]) -> Self {
+        if runs.len() > WALK_MAX {
+            // The walk looks at every run for every key: many runs are merged by halves.
+            let (older, newer) = runs.split_at(runs.len() / 2);
+            return SortedRun::merge(&[Arc::new(SortedRun::merge(older)), Arc::new(SortedRun::merge(newer))]);
+        }
         let bytes = runs.iter().map(|r| r.bytes.len()).sum();
         let entries = runs.iter().map(|r| r.entries.len()).sum();
         let keyed = runs.first().is_some_and(|r| r.keyed);

@@ -17,6 +17,7 @@ use crate::log::{LogFamily, LogQueue};
 use crate::poison::Poison;
 use crate::relation::{Pending, Relation, RelationMeta, Relations, Run};
 use crate::rocks::{Base, BaseIterator, Rocks, closed, storage_error};
+use crate::tiers::Tiers;
 use crate::{ReadView, directory, format};
 
 /// How to open a store.
@@ -141,7 +142,8 @@ impl Store {
     pub fn open(dir: &Path, options: &StoreOptions) -> Result<(Arc<Store>, Recovered)> {
         let lock = directory::claim(dir)?;
         let rocks = Rocks::open(&directory::database(dir), options.memory / 4, lock).map_err(|e| {
-            let locked = e.detail().is_some_and(|d| d.contains("LOCK") || d.contains("lock hold"));
+            let locked =
+                e.detail().is_some_and(|d| d.contains("lock hold by current process") || d.contains("Resource temporarily unavailable"));
             if locked { directory::in_use(dir, "a reader that has not ended yet") } else { e }
         })?;
         let rocks = Arc::new(rocks);
@@ -294,7 +296,15 @@ impl Store {
         if seq > state.visible_log {
             let list = Arc::make_mut(&mut state.pending);
             let at = list.partition_point(|p| p.seq <= seq);
+            let late = at < list.len();
             list.insert(at, pending);
+            if late {
+                // What readers have sorted lacks it.
+                let seq = state.visible_log;
+                for relation in state.relations.values() {
+                    *relation.pending_tiers.lock() = Tiers::new(seq);
+                }
+            }
         }
     }
 
@@ -304,7 +314,7 @@ impl Store {
         if let Some(view) = &state.view {
             return view.clone();
         }
-        let view = ReadView::new(&state.base, state.visible, &state.relations, Arc::default(), &self.cut);
+        let view = ReadView::new(&state.base, state.visible, &state.relations, Default::default(), &self.cut);
         state.view = Some(view.clone());
         view
     }
@@ -312,13 +322,13 @@ impl Store {
     /// The same with all transactions in the log: what DML and constraints must see.
     pub fn newest_view(&self) -> ReadView {
         let state = self.state.lock();
-        ReadView::new(&state.base, state.visible, &state.relations, Arc::clone(&state.pending), &self.cut)
+        ReadView::new(&state.base, state.visible, &state.relations, (Arc::clone(&state.pending), state.visible_log), &self.cut)
     }
 
     /// All relations as of the last completed checkpoint: nothing in it can be lost.
     pub fn durable_view(&self) -> ReadView {
         let state = self.state.lock();
-        ReadView::new(&state.base, state.base.epoch, &state.relations, Arc::default(), &self.cut)
+        ReadView::new(&state.base, state.base.epoch, &state.relations, Default::default(), &self.cut)
     }
 
     /// Calls `f` with every entry (key with its virtual node, value) of a state table in a range of virtual nodes, as of

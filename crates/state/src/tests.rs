@@ -3,6 +3,7 @@
 mod basics;
 mod crash;
 mod model;
+mod pending;
 mod storage;
 mod support;
 mod tables;

@@ -20,7 +20,8 @@ struct Layer {
     run: Arc<SortedRun>,
 }
 
-/// The layers of one relation, shared by all views.
+/// The layers of one relation, shared by all views. (For pending transactions, read "place in the log" for "epoch" and
+/// "contained in the visible epoch" for "checkpoint".)
 pub(crate) struct Tiers {
     /// The first layer follows this epoch.
     base: Epoch,
