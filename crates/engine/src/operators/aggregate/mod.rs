@@ -21,10 +21,10 @@ use millpond_plan::AggregateCall;
 use millpond_state::{KeyedState, SortedState};
 
 use self::call::{Call, Datum};
-use self::group::Group;
+use self::group::{Group, Slot};
 use self::partial::{Partial, Routes, place_prefix};
 use self::result::Results;
-use super::keys::{Interner, KeyCodec};
+use super::keys::{Interner, KeyCodec, WARM_KEYS};
 use super::{EpochContext, Operator, StateHandle};
 
 /// Groups rows and keeps their aggregates.
@@ -115,6 +115,9 @@ impl Aggregate {
         let mut results = Results::new(&self.keys, &self.calls, &self.schema);
         let (mut place, mut before, mut after) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..gathered.groups.len() {
+            if number % WARM_KEYS == 0 {
+                warm(&states, &gathered.groups, number);
+            }
             let key = gathered.groups.get(number);
             let state = states.get_or_insert_with(key, || Group::new(&self.calls));
             let was_shown = state.shown;
@@ -146,6 +149,13 @@ impl Aggregate {
         }
         results.flush(out)
     }
+}
+
+/// Reads the next groups' states ahead of their use, see [`WARM_KEYS`].
+fn warm(states: &KeyedState<Group>, groups: &Interner, from: usize) {
+    let to = (from + WARM_KEYS).min(groups.len());
+    let held = (from..to).filter_map(|number| states.get(groups.get(number))?.slots.first());
+    std::hint::black_box(held.filter(|slot| matches!(slot, Slot::Values)).count());
 }
 
 impl Operator for Aggregate {

@@ -21,7 +21,7 @@ use millpond_state::{KeyedState, MultiState};
 
 use self::pairs::Pairs;
 use super::expr::{BoundExpr, pair_schema};
-use super::keys::{Interner, KeyCodec, RowBytes};
+use super::keys::{Interner, KeyCodec, Keys, RowBytes, WARM_KEYS};
 use super::output::coalesce;
 use super::{EpochContext, Operator, StateHandle};
 
@@ -138,6 +138,9 @@ impl Join {
             let valid = if self.null_equals_null { None } else { own.keys.non_null(&delta.batch) };
             pairs.begin(&delta.batch);
             for i in 0..delta.len() {
+                if i % WARM_KEYS == 0 {
+                    warm(&own_rows, &other_rows, &keys, i);
+                }
                 let weight = delta.weight(i);
                 if valid.as_ref().is_some_and(|v| v.is_null(i)) {
                     // Matches nothing, now or later: no need to keep it.
@@ -173,6 +176,13 @@ impl Join {
         }
         pairs.end(out)
     }
+}
+
+/// Reads the next keys' rows ahead of their use, see [`WARM_KEYS`].
+fn warm(own: &MultiState, other: &MultiState, keys: &Keys, from: usize) {
+    let next = from..(from + WARM_KEYS).min(keys.len());
+    let sum: i64 = next.map(|i| own.total(keys.get(i)) + other.rows(keys.get(i)).next().map_or(0, |(_, weight)| weight)).sum();
+    std::hint::black_box(sum);
 }
 
 impl Operator for Join {
