@@ -98,8 +98,8 @@ impl Keys {
         }
     }
 
-    /// How many keys there are.
-    pub fn len(&self) -> usize {
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
         self.hashes.len()
     }
 

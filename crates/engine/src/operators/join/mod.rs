@@ -180,7 +180,7 @@ impl Join {
 
 /// Reads the next keys' rows ahead of their use, see [`WARM_KEYS`].
 fn warm(own: &MultiState, other: &MultiState, keys: &Keys, from: usize) {
-    let next = from..(from + WARM_KEYS).min(keys.len());
+    let next = from..(from + WARM_KEYS).min(keys.rows());
     let sum: i64 = next.map(|i| own.total(keys.get(i)) + other.rows(keys.get(i)).next().map_or(0, |(_, weight)| weight)).sum();
     std::hint::black_box(sum);
 }

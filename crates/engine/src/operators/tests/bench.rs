@@ -61,12 +61,6 @@ fn bench() {
     let (ints, texts) = (schema("k:int v:int"), schema("k:text v:int"));
     let counted = [schema("k:int n:int s:int"), schema("k:text n:int s:int")];
     let group = |calls| Operator::Aggregate { group: vec![0], calls };
-    if std::env::var("ONLY").is_ok() {
-        for _ in 0..3 {
-            measure("only", plan(&[&ints], true, group(calls()), &counted[0]), vec![chunks(&ints, 100_000)], 60);
-        }
-        return;
-    }
     for keys in [1000, 100_000, 1_000_000] {
         for epochs in [2, 60] {
             let name = format!("count, sum by int, {keys} keys, {epochs} epochs");
