@@ -4,7 +4,6 @@ use hashbrown::HashTable;
 use millpond_common::hash::hash_bytes;
 use millpond_common::{Error, Result, SqlState};
 
-use super::bytes::SmallBytes;
 use super::slab::{Place, Slab};
 use super::{Entries, StateTable, TableStats};
 
@@ -24,22 +23,34 @@ pub struct MultiState {
     row_bytes: usize,
 }
 
-/// All rows of one key.
+/// All rows of one key. Their bytes lie end to end, so that reading them all costs few cache misses.
 #[derive(Default)]
 struct Group {
     rows: Vec<Row>,
+    bytes: Vec<u8>,
+    /// How many of `bytes` belong to no row any more.
+    garbage: usize,
     /// Positions in `rows` by hash, for keys with many rows.
     index: Option<Box<HashTable<u32>>>,
     total: i64,
 }
 
 struct Row {
-    bytes: SmallBytes,
-    /// 0: removed, but the checkpoint still has it; leaves at the next freeze.
-    weight: i64,
+    offset: u64,
+    length: u32,
     dirty: bool,
     /// The checkpoint has (or is about to get) this row.
     stored: bool,
+    /// 0: removed, but the checkpoint still has it; leaves at the next freeze.
+    weight: i64,
+}
+
+impl Row {
+    #[inline]
+    fn of<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let start = self.offset as usize;
+        bytes.get(start..start + self.length as usize).unwrap_or_default()
+    }
 }
 
 impl MultiState {
@@ -51,8 +62,8 @@ impl MultiState {
     /// The rows of a key with their weights (never 0), in no order.
     pub fn rows(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], i64)> + use<'_> {
         let group = self.slab.find(key).and_then(|place| self.slab.get(place));
-        let rows = group.map(|g| g.rows.as_slice()).unwrap_or_default();
-        rows.iter().filter(|r| r.weight != 0).map(|r| (r.bytes.as_slice(), r.weight))
+        let (rows, bytes) = group.map(|g| (g.rows.as_slice(), g.bytes.as_slice())).unwrap_or_default();
+        rows.iter().filter(|r| r.weight != 0).map(|r| (r.of(bytes), r.weight))
     }
 
     /// The sum of the weights of a key's rows.
@@ -81,7 +92,7 @@ impl MultiState {
             Some(position) => position,
             None => {
                 self.row_bytes += row.len();
-                group.push(Row { bytes: SmallBytes::new(row), weight: 0, dirty: false, stored: false })
+                group.push(row, 0, false)
             }
         };
         let Some(found) = group.rows.get_mut(position as usize) else { return };
@@ -104,8 +115,7 @@ impl MultiState {
     /// Takes a row out for good. The row that moves to its position keeps being found by the next freeze.
     fn drop_row(&mut self, place: Place, position: u32) {
         let Some(group) = self.slab.get_mut(place) else { return };
-        let row = group.swap_remove(position);
-        self.row_bytes -= row.bytes.as_slice().len();
+        self.row_bytes -= group.swap_remove(position);
         match group.rows.get(position as usize) {
             Some(moved) if moved.dirty => self.touched.push((place, position)),
             Some(_) => {}
@@ -128,7 +138,7 @@ impl MultiState {
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], i64)> {
         self.slab.iter().flat_map(|(key, group)| {
             let rows = group.rows.iter().filter(|r| r.weight != 0);
-            rows.map(move |r| (key, r.bytes.as_slice(), r.weight))
+            rows.map(move |r| (key, r.of(&group.bytes), r.weight))
         })
     }
 }
@@ -141,50 +151,72 @@ impl Default for MultiState {
 
 impl Group {
     fn position(&self, row: &[u8]) -> Option<u32> {
+        let equal = |r: &Row| r.length as usize == row.len() && r.of(&self.bytes) == row;
         match &self.index {
-            Some(index) => {
-                let equal = |p: &u32| self.rows.get(*p as usize).is_some_and(|r| r.bytes.as_slice() == row);
-                index.find(hash_bytes(row), equal).copied()
-            }
-            None => self.rows.iter().position(|r| r.bytes.as_slice() == row).map(|p| p as u32),
+            Some(index) => index.find(hash_bytes(row), |p| self.rows.get(*p as usize).is_some_and(equal)).copied(),
+            None => self.rows.iter().position(equal).map(|p| p as u32),
         }
     }
 
-    fn push(&mut self, row: Row) -> u32 {
+    /// Adds a row that is not there, and says where.
+    fn push(&mut self, row: &[u8], weight: i64, stored: bool) -> u32 {
         if self.rows.len() < 4 {
-            self.rows.reserve_exact(1); // most keys have very few rows
+            // Most keys have very few rows.
+            self.rows.reserve_exact(1);
+            self.bytes.reserve_exact(row.len());
         }
         let position = self.rows.len() as u32;
-        self.rows.push(row);
-        if let Some(index) = &mut self.index {
-            let rows = &self.rows;
-            let hash = |p: &u32| rows.get(*p as usize).map_or(0, |r| hash_bytes(r.bytes.as_slice()));
-            index.insert_unique(hash(&position), position, hash);
-        } else if self.rows.len() > INDEX_ABOVE {
-            let mut index = HashTable::with_capacity(self.rows.len() * 2);
-            for (p, r) in self.rows.iter().enumerate() {
-                // There is room for all: nothing is rehashed here.
-                index.insert_unique(hash_bytes(r.bytes.as_slice()), p as u32, |_| 0);
+        let length = u32::try_from(row.len()).expect("a row is shorter than 4 GiB");
+        self.rows.push(Row { offset: self.bytes.len() as u64, length, dirty: false, stored, weight });
+        self.bytes.extend_from_slice(row);
+        let Group { rows, bytes, index, .. } = self;
+        let hash = |p: &u32| rows.get(*p as usize).map_or(0, |r| hash_bytes(r.of(bytes)));
+        match index {
+            Some(index) => {
+                index.insert_unique(hash(&position), position, hash);
             }
-            self.index = Some(Box::new(index));
+            None if rows.len() > INDEX_ABOVE => {
+                let mut new = HashTable::with_capacity(rows.len() * 2);
+                for p in 0..=position {
+                    new.insert_unique(hash(&p), p, hash);
+                }
+                *index = Some(Box::new(new));
+            }
+            None => {}
         }
         position
     }
 
-    fn swap_remove(&mut self, position: u32) -> Row {
+    /// Takes a row out; the last one moves to its position. Returns its length.
+    fn swap_remove(&mut self, position: u32) -> usize {
         let row = self.rows.swap_remove(position as usize);
         if let Some(index) = &mut self.index {
-            if let Ok(found) = index.find_entry(hash_bytes(row.bytes.as_slice()), |p| *p == position) {
+            if let Ok(found) = index.find_entry(hash_bytes(row.of(&self.bytes)), |p| *p == position) {
                 found.remove();
             }
             let moved_from = self.rows.len() as u32;
             if let Some(moved) = self.rows.get(position as usize)
-                && let Some(p) = index.find_mut(hash_bytes(moved.bytes.as_slice()), |p| *p == moved_from)
+                && let Some(p) = index.find_mut(hash_bytes(moved.of(&self.bytes)), |p| *p == moved_from)
             {
                 *p = position;
             }
         }
-        row
+        self.garbage += row.length as usize;
+        if self.garbage > 64 && self.garbage > self.bytes.len() / 2 {
+            self.collect_garbage();
+        }
+        row.length as usize
+    }
+
+    fn collect_garbage(&mut self) {
+        let mut bytes = Vec::with_capacity(self.bytes.len() - self.garbage);
+        for row in &mut self.rows {
+            let offset = bytes.len() as u64;
+            bytes.extend_from_slice(row.of(&self.bytes));
+            row.offset = offset;
+        }
+        self.bytes = bytes;
+        self.garbage = 0;
     }
 }
 
@@ -195,11 +227,12 @@ impl StateTable for MultiState {
         let mut gone = Vec::new();
         for (place, position) in touched {
             let Some((key, group)) = self.slab.entry_mut(place) else { continue };
-            let Some(row) = group.rows.get_mut(position as usize) else { continue };
+            let Group { rows, bytes, .. } = group;
+            let Some(row) = rows.get_mut(position as usize) else { continue };
             if !std::mem::take(&mut row.dirty) {
                 continue;
             }
-            let stored = stored_key(key, row.bytes.as_slice());
+            let stored = stored_key(key, row.of(bytes));
             if row.weight == 0 {
                 out.push((stored, None));
                 gone.push((place, position));
@@ -224,14 +257,14 @@ impl StateTable for MultiState {
         };
         let group = self.slab.get_mut(place).expect("this place was found or filled above");
         group.total += weight;
-        group.push(Row { bytes: SmallBytes::new(row), weight, dirty: false, stored: true });
+        group.push(row, weight, true);
         self.row_bytes += row.len();
         self.live += 1;
         Ok(())
     }
 
     fn stats(&self) -> TableStats {
-        let rows = self.live * (size_of::<Row>() + 8) + self.row_bytes;
+        let rows = self.live * size_of::<Row>() + self.row_bytes * 5 / 4;
         TableStats { rows: self.live as u64, bytes: (self.slab.bytes() + rows) as u64 }
     }
 }

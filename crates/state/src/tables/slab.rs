@@ -40,8 +40,8 @@ fn spread(hash: u32) -> u64 {
 
 impl<T> Slab<T> {
     pub(crate) fn new() -> Self {
-        // Fixed seeds: keys are hashes and encoded rows of data that its owner chose; order is never shown.
-        let hasher = RandomState::with_seeds(0x6d69_6c6c, 0x706f_6e64, 0x7374_6174, 0x6570_6f63);
+        // Seeded at random, so that nobody can choose keys that collide. Order comes from places, never from hashes.
+        let hasher = RandomState::new();
         Slab { index: HashTable::new(), chunks: Vec::new(), free: Vec::new(), hasher, key_heap_bytes: 0 }
     }
 
