@@ -97,8 +97,11 @@ impl FileReader {
                 continue;
             }
             if let Encode::Parquet = self.plan.encode {
-                if !parquet::is_complete(&found.path)? {
-                    continue;
+                match parquet::is_complete(&found.path) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(_) if is_gone(&found.path) => continue,
+                    Err(e) => return Err(e),
                 }
             } else if let Some(mark) = self.marks.files.get(&found.path)
                 && found.state.bytes < mark.offset
@@ -114,6 +117,9 @@ impl FileReader {
 
     fn start(&mut self, found: Found) -> Result<()> {
         let Found { path, state } = found;
+        if self.plan.follow && is_gone(&path) {
+            return Ok(()); // deleted since it was looked for
+        }
         let mark = self.marks.files.get(&path).copied().unwrap_or(Mark::START);
         let opened = match self.idle.remove(&path) {
             Some((identity, OpenFile::Text(text))) if identity == state.identity && mark.offset > 0 => {
@@ -157,6 +163,10 @@ impl FileReader {
             Encode::Csv { .. } | Encode::Json => "byte",
         }
     }
+}
+
+fn is_gone(path: &str) -> bool {
+    std::fs::metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 impl OpenFile {

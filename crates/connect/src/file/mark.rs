@@ -133,3 +133,24 @@ fn fnv(mut hash: u64, file: &File, offset: u64, length: u64) -> std::io::Result<
     }
     Ok(hash)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checkpoints hold positions: what this version writes must be read by every later one.
+    #[test]
+    fn stored_form() {
+        let mark = |offset| Mark { offset, line: offset / 10, check: 7 };
+        let files = [("data/a-1.csv", 100), ("data/a-2.csv", 2000), ("data/ä.csv", 3), ("data/å.csv", 4)];
+        let files = files.into_iter().map(|(path, offset)| (path.to_string(), mark(offset))).collect();
+        let marks = Marks { through: Some("data/0.csv".into()), files };
+        let Ok(position) = marks.encode() else { panic!("marks are encoded") };
+        let text =
+            position.0.iter().map(|b| if b.is_ascii_graphic() { char::from(*b).to_string() } else { format!(" {b} ") }).collect::<String>();
+        // lengths are 64 bits wide; their zero bytes are left out here
+        let expected = " 1  1  10 data/0.csv 4  12 data/a-1.csvd 10  7  7  5 2.csv 208  7  200  7  5  6  195  164 .csv 3  7  5  6  195  165 .csv 4  7 ";
+        assert_eq!(text.replace(" 0 ", ""), expected);
+        assert!(Marks::decode(&position).is_ok_and(|decoded| decoded == marks));
+    }
+}
