@@ -12,7 +12,10 @@ mod tables;
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{AccessExpr, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, VisitMut, VisitorMut};
+use sqlparser::ast::{
+    AccessExpr, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, VisitMut,
+    VisitorMut,
+};
 use sqlparser::ast::{DataType, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Value, visit_relations};
 
 /// Rewrites `statement` in place.
@@ -42,7 +45,11 @@ fn is_system_relation(name: &ObjectName) -> bool {
 
 /// The parts of a name, folded as PostgreSQL folds them.
 fn name_parts(name: &ObjectName) -> Vec<String> {
-    name.0.iter().filter_map(ObjectNamePart::as_ident).map(|i| if i.quote_style.is_some() { i.value.clone() } else { i.value.to_lowercase() }).collect()
+    name.0
+        .iter()
+        .filter_map(ObjectNamePart::as_ident)
+        .map(|i| if i.quote_style.is_some() { i.value.clone() } else { i.value.to_lowercase() })
+        .collect()
 }
 
 /// Removes a leading `pg_catalog.`, or `information_schema.` where `also_information_schema`.
@@ -79,7 +86,8 @@ fn function(name: &str, args: Vec<Expr>) -> Function {
 fn as_call(expr: &Expr) -> Option<(String, Vec<&Expr>)> {
     let Expr::Function(f) = expr else { return None };
     let FunctionArguments::List(list) = &f.args else { return None };
-    let args: Option<Vec<&Expr>> = list.args.iter().map(|a| if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = a { Some(e) } else { None }).collect();
+    let args: Option<Vec<&Expr>> =
+        list.args.iter().map(|a| if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = a { Some(e) } else { None }).collect();
     Some((name_parts(&f.name).pop()?, args?))
 }
 
@@ -123,7 +131,9 @@ impl Rewriter {
                 let relation = self.relation_of(&qualifier.value)?;
                 Some(call("millpond_regclass_oid", vec![string(&relation.to_string())]))
             }
-            "xmin" if self.relation_of(&qualifier.value).is_some_and(is_system_relation) => Some(Expr::value(Value::Number("0".into(), false))),
+            "xmin" if self.relation_of(&qualifier.value).is_some_and(is_system_relation) => {
+                Some(Expr::value(Value::Number("0".into(), false)))
+            }
             _ => None,
         }
     }
@@ -171,7 +181,9 @@ impl VisitorMut for Rewriter {
         match expr {
             Expr::Collate { expr: inner, collation } => {
                 // Text is compared by bytes here, which is what these collations mean.
-                let known = name_parts(collation).pop().is_some_and(|c| matches!(c.as_str(), "default" | "C" | "c" | "POSIX" | "posix" | "ucs_basic"));
+                let known = name_parts(collation)
+                    .pop()
+                    .is_some_and(|c| matches!(c.as_str(), "default" | "C" | "c" | "POSIX" | "posix" | "ucs_basic"));
                 if known {
                     *expr = (**inner).clone();
                 }
@@ -203,13 +215,17 @@ impl VisitorMut for Rewriter {
                     *expr = call("get_field", vec![(**root).clone(), string(&field.value)]);
                 }
             }
-            Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("current_role") => *expr = call("current_user", vec![]),
+            Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("current_role") => {
+                *expr = call("current_user", vec![])
+            }
             Expr::Subquery(query) if self.system => {
                 if let Some(condition) = subqueries::at_most_one_row(query) {
                     *expr = subqueries::only_if(condition, expr.clone());
                 }
             }
-            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => quantified::backslash_escape(pattern, escape_char),
+            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+                quantified::backslash_escape(pattern, escape_char)
+            }
             _ => {}
         }
         ControlFlow::Continue(())
@@ -272,7 +288,10 @@ mod tests {
 
     #[test]
     fn escapes_in_patterns() {
-        assert_eq!(rewritten("SELECT a FROM t WHERE a LIKE 'x/_%' ESCAPE '/'"), "SELECT a FROM t WHERE a LIKE millpond_like_pattern('x/_%', '/')");
+        assert_eq!(
+            rewritten("SELECT a FROM t WHERE a LIKE 'x/_%' ESCAPE '/'"),
+            "SELECT a FROM t WHERE a LIKE millpond_like_pattern('x/_%', '/')"
+        );
     }
 
     #[test]

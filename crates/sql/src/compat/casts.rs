@@ -8,7 +8,19 @@ use sqlparser::parser::Parser;
 use super::{as_call, as_string, call, name_parts};
 
 /// The types that are numbers and look like names.
-const REG: &[&str] = &["regclass", "regtype", "regproc", "regprocedure", "regoper", "regoperator", "regnamespace", "regrole", "regcollation", "regconfig", "regdictionary"];
+const REG: &[&str] = &[
+    "regclass",
+    "regtype",
+    "regproc",
+    "regprocedure",
+    "regoper",
+    "regoperator",
+    "regnamespace",
+    "regrole",
+    "regcollation",
+    "regconfig",
+    "regdictionary",
+];
 
 pub(super) fn cast(expr: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
@@ -36,15 +48,17 @@ fn unqualified(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Array(Elem::SquareBracket(item, n)) => DataType::Array(Elem::SquareBracket(Box::new(unqualified(item)), *n)),
         DataType::Custom(_, modifiers) => match custom_name(data_type).as_deref() {
-            Some("name" | "char" | "bpchar" | "sql_identifier" | "character_data" | "yes_or_no" | "xid" | "cid" | "tid" | "inet" | "cstring" | "aclitem" | "pg_node_tree") => {
-                DataType::Text
-            }
+            Some(
+                "name" | "char" | "bpchar" | "sql_identifier" | "character_data" | "yes_or_no" | "xid" | "cid" | "tid" | "inet" | "cstring"
+                | "aclitem" | "pg_node_tree",
+            ) => DataType::Text,
             Some("cardinal_number") => DataType::Integer(None),
             Some("oid") => DataType::BigInt(None),
             Some(name) => {
                 let text = if modifiers.is_empty() { name.to_string() } else { format!("{name}({})", modifiers.join(",")) };
                 let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut p| p.parse_data_type());
-                parsed.unwrap_or_else(|_| DataType::Custom(ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]), modifiers.clone()))
+                parsed
+                    .unwrap_or_else(|_| DataType::Custom(ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]), modifiers.clone()))
             }
             None => data_type.clone(),
         },
@@ -103,7 +117,8 @@ pub(super) fn rewrite(expr: &mut Expr) {
                 // One object type by way of another, as in 'x'::regproc::regprocedure: the first says it all.
                 (Some(name), Some(_)) if REG.contains(&name) => Some((**inner).clone()),
                 (Some(name), None) if REG.contains(&name) => {
-                    let literal = as_string(inner).is_some() || matches!(inner.as_ref(), Expr::Value(v) if matches!(v.value, Value::Placeholder(_)));
+                    let literal =
+                        as_string(inner).is_some() || matches!(inner.as_ref(), Expr::Value(v) if matches!(v.value, Value::Placeholder(_)));
                     let function = if literal { format!("millpond_{name}_oid") } else { format!("millpond_{name}") };
                     Some(call(&function, vec![typed((**inner).clone())]))
                 }
@@ -154,7 +169,8 @@ const MARK: char = '\u{1}';
 
 /// Gives an output column that a rewrite would rename the name that PostgreSQL gives it.
 pub(super) fn name_outputs(select: &mut Select) {
-    let names: Vec<Option<String>> = select.projection.iter().map(|item| if let SelectItem::UnnamedExpr(e) = item { output_name(e) } else { None }).collect();
+    let names: Vec<Option<String>> =
+        select.projection.iter().map(|item| if let SelectItem::UnnamedExpr(e) = item { output_name(e) } else { None }).collect();
     for (i, item) in select.projection.iter_mut().enumerate() {
         let SelectItem::UnnamedExpr(expr) = item else { continue };
         let Some(name) = names[i].as_ref().filter(|_| is_rewritten(expr)) else { continue };

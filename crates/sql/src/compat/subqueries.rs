@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, CaseWhen, DataType, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, JoinOperator, OrderByExpr, OrderByKind, Query, Select, SelectItem,
-    SetExpr, TableFactor, Value, Visit, VisitMut, Visitor, VisitorMut, visit_expressions,
+    ArrayElemTypeDef, BinaryOperator, CaseWhen, DataType, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr,
+    JoinOperator, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, UnaryOperator, Value, Visit, VisitMut,
+    Visitor, VisitorMut, visit_expressions,
 };
 
 use super::{as_string, call, casts, function, name_parts, null_text, tables};
@@ -42,9 +43,19 @@ fn is_empty(select: &Select) -> bool {
     let empty = |factor: &TableFactor| matches!(factor, TableFactor::Table { name, args: None, .. } if name_parts(name).pop().is_some_and(|n| EMPTY.contains(&n.as_str())));
     select.from.iter().any(|from| {
         let outer = from.joins.iter().any(|j| {
-            !matches!(j.join_operator, JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_) | JoinOperator::Left(_) | JoinOperator::LeftOuter(_))
+            !matches!(
+                j.join_operator,
+                JoinOperator::Join(_)
+                    | JoinOperator::Inner(_)
+                    | JoinOperator::CrossJoin(_)
+                    | JoinOperator::Left(_)
+                    | JoinOperator::LeftOuter(_)
+            )
         });
-        let inner = from.joins.iter().filter(|j| matches!(j.join_operator, JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_)));
+        let inner = from
+            .joins
+            .iter()
+            .filter(|j| matches!(j.join_operator, JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_)));
         !outer && (empty(&from.relation) || inner.into_iter().any(|j| empty(&j.relation)))
     })
 }
@@ -59,7 +70,9 @@ pub(super) fn prune_empty(select: &mut Select) {
                 Expr::Subquery(_) => *expr = null_text(),
                 Expr::Function(f) if matches!(f.args, FunctionArguments::Subquery(_)) => *expr = empty_list(),
                 // A column of arrays with an array's text, which only its type would tell.
-                Expr::BinaryOp { right, op: BinaryOperator::Eq | BinaryOperator::NotEq, .. } if as_string(right).is_some_and(|t| t.starts_with('{')) => {
+                Expr::BinaryOp { right, op: BinaryOperator::Eq | BinaryOperator::NotEq, .. }
+                    if as_string(right).is_some_and(|t| t.starts_with('{')) =>
+                {
                     *expr = Expr::value(Value::Boolean(false));
                 }
                 _ => {}
@@ -96,11 +109,26 @@ pub(super) fn constant(expr: &Expr) -> Option<Expr> {
 fn asks_collation(query: &Query) -> bool {
     let Some(select) = query.body.as_select() else { return false };
     let relations: Vec<String> = tables::named_relations(select).into_iter().filter_map(|(_, name)| name_parts(&name).pop()).collect();
-    relations.len() == 2 && relations.iter().any(|r| r == "pg_collation") && relations.iter().any(|r| r == "pg_type")
+    relations.len() == 2 && relations.iter().any(|r| r == "pg_collation") && relations.iter().any(|r| r == "pg_type" || r == "pg_namespace")
 }
 
-const AGGREGATES: &[&str] =
-    &["count", "sum", "min", "max", "avg", "array_agg", "string_agg", "bool_or", "bool_and", "every", "first_value", "last_value", "json_agg", "jsonb_agg", "json_object_agg"];
+const AGGREGATES: &[&str] = &[
+    "count",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "array_agg",
+    "string_agg",
+    "bool_or",
+    "bool_and",
+    "every",
+    "first_value",
+    "last_value",
+    "json_agg",
+    "jsonb_agg",
+    "json_object_agg",
+];
 
 /// Whether an expression aggregates by itself, not within a subquery of its own.
 fn has_aggregate(expr: &Expr) -> bool {
@@ -119,7 +147,11 @@ fn has_aggregate(expr: &Expr) -> bool {
         }
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
             match expr {
-                Expr::Function(f) if self.depth == 0 && f.over.is_none() && name_parts(&f.name).pop().is_some_and(|n| AGGREGATES.contains(&n.as_str())) => {
+                Expr::Function(f)
+                    if self.depth == 0
+                        && f.over.is_none()
+                        && name_parts(&f.name).pop().is_some_and(|n| AGGREGATES.contains(&n.as_str())) =>
+                {
                     ControlFlow::Break(())
                 }
                 _ => ControlFlow::Continue(()),
@@ -214,7 +246,8 @@ fn take_outer_conditions(select: &mut Select) -> Option<Expr> {
     let mut conditions = Vec::new();
     split_and(select.selection.take()?, &mut conditions);
     let (outer, inner): (Vec<Expr>, Vec<Expr>) = conditions.into_iter().partition(|c| is_outer(c, &own));
-    let and = |list: Vec<Expr>| list.into_iter().reduce(|a, b| Expr::BinaryOp { left: Box::new(a), op: BinaryOperator::And, right: Box::new(b) });
+    let and =
+        |list: Vec<Expr>| list.into_iter().reduce(|a, b| Expr::BinaryOp { left: Box::new(a), op: BinaryOperator::And, right: Box::new(b) });
     select.selection = and(inner);
     and(outer)
 }
@@ -236,19 +269,26 @@ fn is_outer(expr: &Expr, own: &[String]) -> bool {
             outer = true;
             ControlFlow::Continue(())
         }
-        Expr::CompoundIdentifier(_) | Expr::Identifier(_) | Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => ControlFlow::Break(()),
+        Expr::CompoundIdentifier(_) | Expr::Identifier(_) | Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
+            ControlFlow::Break(())
+        }
         _ => ControlFlow::Continue(()),
     });
     outer && inner.is_continue()
 }
 
-/// EXISTS among a SELECT's outputs, as a count: it is planned in conditions only.
+/// EXISTS and IN among a SELECT's outputs, as a count and an array: they are planned in conditions only.
 pub(super) fn count_exists(select: &mut Select) {
     struct Counter;
     impl VisitorMut for Counter {
         type Break = ();
         fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-            if let Expr::Exists { subquery, negated } = expr {
+            if let Expr::InSubquery { expr: value, subquery, negated } = expr {
+                let mut array = function("array", Vec::new());
+                array.args = FunctionArguments::Subquery(subquery.clone());
+                let found = call("array_has", vec![Expr::Function(array), (**value).clone()]);
+                *expr = if *negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(found) } } else { found };
+            } else if let Expr::Exists { subquery, negated } = expr {
                 let mut query = subquery.clone();
                 let SetExpr::Select(select) = query.body.as_mut() else { return ControlFlow::Continue(()) };
                 select.projection = vec![SelectItem::UnnamedExpr(call("count", vec![Expr::value(Value::Number("1".into(), false))]))];
@@ -328,7 +368,8 @@ pub(super) fn array(f: &mut Function) -> Option<Expr> {
         }
         return Some(call("millpond_array_or_empty", vec![Expr::Subquery(query.clone())]));
     }
-    let outer = tables::select_from(aggregate("array_agg", Expr::Identifier("c".into()), Vec::new()), tables::derived(query.clone(), "a", &["c"]));
+    let outer =
+        tables::select_from(aggregate("array_agg", Expr::Identifier("c".into()), Vec::new()), tables::derived(query.clone(), "a", &["c"]));
     Some(call("millpond_array_or_empty", vec![Expr::Subquery(Box::new(outer))]))
 }
 

@@ -1,7 +1,8 @@
 //! What stands in FROM: qualified table functions, `unnest … WITH ORDINALITY`, and functions that return sets.
 
 use sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins,
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef,
+    TableFactor, TableWithJoins,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -50,7 +51,12 @@ fn template(sql: &str) -> Query {
 
 pub(super) fn derived(query: Box<Query>, alias: &str, columns: &[&str]) -> TableFactor {
     let columns = columns.iter().map(|c| TableAliasColumnDef::from_name(*c)).collect();
-    TableFactor::Derived { lateral: false, subquery: query, alias: Some(TableAlias { explicit: true, name: Ident::new(alias), columns, at: None }), sample: None }
+    TableFactor::Derived {
+        lateral: false,
+        subquery: query,
+        alias: Some(TableAlias { explicit: true, name: Ident::new(alias), columns, at: None }),
+        sample: None,
+    }
 }
 
 /// Rewrites one item of FROM before its parts are visited.
@@ -58,8 +64,11 @@ pub(super) fn rewrite_factor(factor: &mut TableFactor) {
     if let TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } = factor {
         strip_schema(name, true);
         if name_parts(name).pop().as_deref() == Some("unnest") {
-            let array_exprs: Vec<Expr> =
-                args.args.iter().filter_map(|a| if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = a { Some(e.clone()) } else { None }).collect();
+            let array_exprs: Vec<Expr> = args
+                .args
+                .iter()
+                .filter_map(|a| if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = a { Some(e.clone()) } else { None })
+                .collect();
             *factor = TableFactor::UNNEST {
                 alias: alias.take(),
                 array_exprs,
@@ -96,9 +105,13 @@ fn scalar_function(factor: &mut TableFactor) {
         return;
     }
     match name_parts(name).pop().as_deref() {
-        Some("generate_series") => alias.columns = vec![TableAliasColumnDef::from_name(alias.name.clone())],
+        Some("generate_series") => alias.columns = vec![TableAliasColumnDef::from_name(alias.name.value.clone())],
         Some(function @ ("string_to_array" | "current_schemas" | "regexp_split_to_array")) => {
-            let arguments = args.args.iter().filter_map(|a| if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = a { Some(e.clone()) } else { None }).collect();
+            let arguments = args
+                .args
+                .iter()
+                .filter_map(|a| if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = a { Some(e.clone()) } else { None })
+                .collect();
             let mut query = template("SELECT a");
             if let SetExpr::Select(select) = query.body.as_mut() {
                 select.projection = vec![SelectItem::ExprWithAlias { expr: call(function, arguments), alias: alias.name.clone() }];
@@ -119,7 +132,9 @@ pub(super) fn set_returning(select: &mut Select) {
 
 fn unnested(expr: &mut Expr) {
     let replacement = match as_call(expr) {
-        Some((name, args)) if name == "_pg_expandarray" => Some(call("unnest", vec![call("_pg_expandarray", args.into_iter().cloned().collect())])),
+        Some((name, args)) if name == "_pg_expandarray" => {
+            Some(call("unnest", vec![call("_pg_expandarray", args.into_iter().cloned().collect())]))
+        }
         Some((name, args)) if name == "generate_subscripts" => {
             args.first().map(|list| call("unnest", vec![call("millpond_subscripts", vec![(*list).clone()])]))
         }
