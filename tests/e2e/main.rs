@@ -4,3 +4,4 @@
 mod crash;
 mod scripts;
 mod server;
+mod transactions;

@@ -1,2 +1,4 @@
 //! Work that clients do, with what must hold afterwards.
 
+pub mod bank;
+pub mod isolation;
