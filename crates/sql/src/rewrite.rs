@@ -14,6 +14,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr::{AggregateFunction, BinaryExpr, Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Union, binary_expr, cast, lit};
 use millpond_common::SqlType;
 use millpond_common::types::TYPE_KEY;
@@ -34,9 +35,7 @@ fn node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
         }
         LogicalPlan::Values(values) => {
             let empty = DFSchema::empty();
-            let names = values.schema.field_names();
             let rows = values.values.into_iter().map(|row| row.into_iter().map(|e| expression(e, &empty)).collect::<DfResult<Vec<_>>>());
-            let _ = names;
             LogicalPlanBuilder::values(rows.collect::<DfResult<Vec<_>>>()?)?.build().map(Transformed::yes)
         }
         plan => {
@@ -132,6 +131,37 @@ pub(crate) fn integer_cast(expr: Expr, from: &DataType, to: DataType) -> Expr {
 
 fn functions_round(expr: Expr) -> Expr {
     datafusion::functions::math::expr_fn::round(vec![expr])
+}
+
+/// Applies the rules for operators while names are resolved: DataFusion checks types as it goes.
+#[derive(Debug)]
+pub struct Operators;
+
+impl ExprPlanner for Operators {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> DfResult<PlannerResult<RawBinaryExpr>> {
+        use sqlparser::ast::BinaryOperator as B;
+        let op = match expr.op {
+            B::Plus => Operator::Plus,
+            B::Minus => Operator::Minus,
+            B::Multiply => Operator::Multiply,
+            B::Divide => Operator::Divide,
+            B::Modulo => Operator::Modulo,
+            B::Eq => Operator::Eq,
+            B::NotEq => Operator::NotEq,
+            B::Lt => Operator::Lt,
+            B::LtEq => Operator::LtEq,
+            B::Gt => Operator::Gt,
+            B::GtEq => Operator::GtEq,
+            _ => return Ok(PlannerResult::Original(expr)),
+        };
+        // A parameter's type is inferred from the other side, which only DataFusion's own planner does.
+        if matches!(expr.left, Expr::Placeholder(_)) || matches!(expr.right, Expr::Placeholder(_)) {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let plain = binary_expr(expr.left.clone(), op, expr.right.clone());
+        let own = operator(BinaryExpr::new(Box::new(expr.left.clone()), op, Box::new(expr.right.clone())), schema)?;
+        Ok(if own == plain { PlannerResult::Original(expr) } else { PlannerResult::Planned(own) })
+    }
 }
 
 fn operator(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> DfResult<Expr> {

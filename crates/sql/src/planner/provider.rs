@@ -33,6 +33,7 @@ pub(super) struct Provider<'a> {
     state: SessionState,
     /// How many views enclose the query.
     depth: usize,
+    expr_planners: Vec<Arc<dyn ExprPlanner>>,
     relations: RefCell<Vec<RelationId>>,
 }
 
@@ -55,7 +56,10 @@ impl TableSource for ViewSource {
 
 impl<'a> Provider<'a> {
     pub(super) fn new(planner: &'a Planner<'a>, depth: usize) -> Self {
-        Provider { planner, state: planner.context.state(), depth, relations: RefCell::new(Vec::new()) }
+        let state = planner.context.state();
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(crate::rewrite::Operators)];
+        expr_planners.extend(state.expr_planners().iter().cloned());
+        Provider { planner, state, depth, expr_planners, relations: RefCell::new(Vec::new()) }
     }
 
     /// The relations named so far.
@@ -158,7 +162,7 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        self.state.expr_planners()
+        &self.expr_planners
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

@@ -109,6 +109,9 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn projection(&mut self, projection: &Projection, input: usize) -> Result<usize> {
+        if projection.expr.is_empty() {
+            return Ok(input);
+        }
         let schema = projection.input.schema();
         let exprs = projection.expr.iter().map(|e| convert(e, schema, |c| c)).collect::<Result<Vec<_>>>()?;
         self.project(input, exprs, stream_schema(&projection.schema))
@@ -135,10 +138,19 @@ impl<'a> Builder<'a> {
     }
 
     fn union(&mut self, union: &Union) -> Result<usize> {
-        let schema = stream_schema(&union.schema);
+        let mut schema = stream_schema(&union.schema);
+        let no_columns = schema.fields().is_empty();
+        if no_columns {
+            // Only the number of rows counts; they need a column to travel in.
+            schema = Arc::new(Schema::new(vec![Field::new("one", arrow_schema::DataType::Boolean, true)]));
+        }
         let mut inputs = Vec::with_capacity(union.inputs.len());
         for input in &union.inputs {
             let built = self.build(input)?;
+            if no_columns {
+                inputs.push(self.project(built, vec![PlanExpr(datafusion::logical_expr::lit(true))], schema.clone())?);
+                continue;
+            }
             let own = self.schema(built);
             let same = own.fields().iter().zip(schema.fields()).all(|(a, b)| a.data_type() == b.data_type());
             inputs.push(match same {
@@ -278,7 +290,12 @@ pub(super) fn stream_schema(schema: &DFSchema) -> SchemaRef {
 }
 
 pub(super) fn stream_field(field: &Field) -> Field {
-    let new = Field::new(crate::planner::visible_name(field.name()), field.data_type().clone(), true);
+    let name = match crate::planner::visible_name(field.name()) {
+        name if name.starts_with("__unnest_placeholder") => "unnest",
+        name if name.starts_with("row_number()") => "row_number",
+        name => name,
+    };
+    let new = Field::new(name, field.data_type().clone(), true);
     match field.metadata().get(TYPE_KEY) {
         Some(tag) => new.with_metadata([(TYPE_KEY.to_string(), tag.clone())].into()),
         None => new,

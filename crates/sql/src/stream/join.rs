@@ -67,10 +67,10 @@ impl Builder<'_> {
             left_fields.push(l_type);
         }
         let left = self.build(sides.left)?;
-        let left_width = self.schema(left).fields().len();
+        let left_width = left_schema.fields().len();
         let (left, left_on) = self.with_columns(left, &left_keys, &left_fields)?;
         let right = self.build(sides.right)?;
-        let right_width = self.schema(right).fields().len();
+        let right_width = right_schema.fields().len();
         let (right, right_on) = self.with_columns(right, &right_keys, &right_fields)?;
         let (left_full, right_full) = (self.schema(left), self.schema(right));
         let shift = left_full.fields().len();
@@ -95,6 +95,9 @@ impl Builder<'_> {
         let mut columns = (0..left_width).collect::<Vec<_>>();
         if !left_only {
             columns.extend(shift..shift + right_width);
+        }
+        if columns.is_empty() {
+            return Ok(node);
         }
         let kept = columns.iter().filter_map(|c| fields.get(*c).cloned()).collect::<Vec<_>>();
         self.select(node, &columns, Arc::new(Schema::new(kept)))
@@ -130,12 +133,11 @@ impl Builder<'_> {
         }
         let mut node = joined;
         let schema = self.schema(joined);
+        let (split, width) = (left_schema.fields().len(), schema.fields().len());
         let anti = |builder: &mut Self, left: usize, filter: Expr| {
             let right = builder.build(sides.right)?;
-            let split = left_schema.fields().len();
             let both = left_schema.join(right_schema).map_err(from_datafusion)?;
-            let filter = convert(&filter, &both, |c| c)?;
-            debug_assert_eq!(schema.fields().len(), split, "an anti join keeps the left columns");
+            let filter = convert(&filter, &both, |c| if c < split { c } else { width + c - split })?;
             let key = builder.key(left);
             let operator = Operator::Join { kind: JoinKind::LeftAnti, on: Vec::new(), null_equals_null: false, filter: Some(filter) };
             Ok::<_, millpond_common::Error>(builder.push(operator, vec![left, right], schema.clone(), false, key))
@@ -163,7 +165,7 @@ fn join_key(kind: JoinKind, on: &[(usize, usize)], left: Key, right: Key, shift:
     let shifted = |k: &Vec<usize>| k.iter().map(|c| c + shift).collect::<Vec<_>>();
     match kind {
         JoinKind::LeftSemi | JoinKind::LeftAnti => left,
-        JoinKind::Inner | JoinKind::Left if right_is_unique => left.filter(|_| true),
+        JoinKind::Inner | JoinKind::Left if right_is_unique => left,
         JoinKind::Inner | JoinKind::Right if left_is_unique => right.as_ref().map(shifted),
         JoinKind::Inner | JoinKind::Left | JoinKind::Right => match (left, right) {
             (Some(l), Some(r)) => Some(l.into_iter().chain(shifted(&r)).collect()),

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{EmptyRelation, TableScan, Values};
 use millpond_common::{Error, Result};
 use millpond_plan::Operator;
 
-use super::build::{Builder, stream_schema};
+use super::build::{Builder, stream_field, stream_schema};
 use super::{not_yet, refuse};
 use crate::catalog::RelationKind;
 use crate::error::from_datafusion;
@@ -28,7 +28,11 @@ impl Builder<'_> {
             }
         };
         let relation = self.planner.catalog.get(id).ok_or_else(|| Error::internal("a scan of a relation that is gone"))?;
-        let projection = scan.projection.clone().unwrap_or_else(|| (0..source.schema.fields().len()).collect());
+        let mut projection = scan.projection.clone().unwrap_or_else(|| (0..source.schema.fields().len()).collect());
+        if projection.is_empty() {
+            // `count(*)` reads no column, but rows need one to travel in.
+            projection.push(0);
+        }
         let append_only = match &relation.kind {
             RelationKind::Source(_) => true,
             RelationKind::MaterializedView { append_only, .. } => *append_only,
@@ -40,7 +44,8 @@ impl Builder<'_> {
             _ => None,
         };
         let key = key.and_then(|key| key.iter().map(|k| projection.iter().position(|p| p == k)).collect());
-        let schema = stream_schema(&scan.projected_schema);
+        let fields = projection.iter().filter_map(|c| source.schema.fields().get(*c)).map(|f| stream_field(f)).collect::<Vec<_>>();
+        let schema = Arc::new(Schema::new(fields));
         let mut node = self.push(Operator::Scan { relation: id, projection }, Vec::new(), schema, append_only, key);
         for filter in &scan.filters {
             let predicate = super::expr::convert(filter, &scan.projected_schema, |c| c)?;
