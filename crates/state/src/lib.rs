@@ -3,7 +3,7 @@
 //!
 //! - [`store`]: opening a data directory, the [`Store`]
 //! - `directory`, `format`: the directory and its lock; the bytes on disk: FORMAT file, stored keys, checkpoint record
-//! - `rocks`, `poison`: RocksDB as it is configured here; what happens when it fails
+//! - `rocks`, `poison`, `rescue`: RocksDB as it is configured here; what happens when it fails; opening after that
 //! - `log`: the table log with its group commit, the catalog's records
 //! - `commit`, `sst`: the checkpoint's protocol and files, and the decision what to redo at start
 //! - `relation`: the registered relations with their runs of changes, pending transactions
@@ -23,6 +23,7 @@ mod log;
 mod poison;
 pub mod read_view;
 mod relation;
+mod rescue;
 mod rocks;
 mod run;
 mod scan;

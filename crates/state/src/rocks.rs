@@ -13,7 +13,7 @@ use rocksdb::{
 };
 use self_cell::self_cell;
 
-use crate::format;
+use crate::{format, rescue};
 
 const DATA: &str = "data";
 const LOG: &str = "log";
@@ -30,14 +30,20 @@ pub(crate) struct Rocks {
 }
 
 impl Rocks {
-    /// Opens the database in `dir`, or creates it. `memory`: how many bytes it may use, roughly.
-    pub(crate) fn open(dir: &Path, memory: u64, lock: File) -> Result<Rocks> {
+    /// Opens the database in a directory, or creates it. `memory`: how many bytes it may use, roughly.
+    pub(crate) fn open(dir: &Path, staging: &Path, memory: u64, lock: File) -> Result<Rocks> {
         let weighted = Arc::new(RwLock::new(HashSet::new()));
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
         let cache = Cache::new_lru_cache(memory.saturating_sub(32 * MIB).max(8 * MIB));
         let data_options = data_options(&cache, &weighted);
-        let families = vec![ColumnFamilyDescriptor::new(DATA, data_options.clone()), ColumnFamilyDescriptor::new(LOG, log_options(&cache))];
-        let db = DB::open_cf_descriptors(&database_options(), dir, families).map_err(storage_error)?;
+        let open = || {
+            let data = ColumnFamilyDescriptor::new(DATA, data_options.clone());
+            DB::open_cf_descriptors(&database_options(), dir, [data, ColumnFamilyDescriptor::new(LOG, log_options(&cache))])
+        };
+        let db = match open() {
+            Ok(db) => db,
+            Err(error) => rescue::reopen(dir, staging, error.as_ref(), open).ok_or_else(|| storage_error(error))?,
+        };
         Ok(Rocks { db, data_options, weighted, _lock: lock })
     }
 

@@ -141,13 +141,13 @@ impl Store {
     /// Only one process may have it open.
     pub fn open(dir: &Path, options: &StoreOptions) -> Result<(Arc<Store>, Recovered)> {
         let lock = directory::claim(dir)?;
-        let rocks = Rocks::open(&directory::database(dir), options.memory / 4, lock).map_err(|e| {
+        let staging = directory::staging(dir);
+        let rocks = Rocks::open(&directory::database(dir), &staging, options.memory / 4, lock).map_err(|e| {
             let locked =
                 e.detail().is_some_and(|d| d.contains("lock hold by current process") || d.contains("Resource temporarily unavailable"));
             if locked { directory::in_use(dir, "a reader that has not ended yet") } else { e }
         })?;
         let rocks = Arc::new(rocks);
-        let staging = directory::staging(dir);
         let family = LogFamily::read(&rocks)?;
         commit::recover(&rocks, &staging, family.record.as_ref())?;
 
