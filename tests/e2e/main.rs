@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod docs;
 mod scripts;
 mod server;
 mod transactions;

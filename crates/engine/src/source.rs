@@ -49,6 +49,9 @@ pub(crate) struct SourceReader {
     pub rows_read: u64,
     pub bad_rows: u64,
     pub caught_up: bool,
+    /// Whether it has ever read all that was there: the backfill of its jobs is over. A generator that makes its events as
+    /// time passes has nothing that was there before.
+    pub level: bool,
     pub finished: bool,
     pub error: Option<Error>,
     stop: Arc<AtomicBool>,
@@ -119,6 +122,7 @@ impl SourceReader {
             rows_read: 0,
             bad_rows: 0,
             caught_up: false,
+            level: generates_live(spec),
             finished: false,
             error: None,
             stop,
@@ -135,6 +139,11 @@ impl SourceReader {
         let settled = |r: &SourceReader| (r.caught_up || r.finished) && r.error.is_none() && r.queue.is_empty();
         self.source == other.source && settled(self) && settled(other) && self.position == other.position
     }
+}
+
+fn generates_live(spec: &SourceSpec) -> bool {
+    let has = |option: &str| spec.options.contains_key(option);
+    spec.options.get("connector").is_some_and(|c| c == "nexmark") && (has("rate") || !has("events"))
 }
 
 impl Drop for SourceReader {

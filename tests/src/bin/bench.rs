@@ -101,7 +101,7 @@ async fn measure(query: &str, workers: usize, arguments: &Arguments) -> Cost {
     let number = |text: &str| text.parse::<u64>().unwrap_or(0);
     let checkpoints = value(
         &client,
-        "SELECT count(*) || ', ' || round(avg(duration_ms), 1) || ', ' || round(max(stall_ms), 1) || ', ' || round(sum(bytes) / 1000000.0, 1) FROM millpond.checkpoints",
+        "SELECT count(*) || ', ' || round(avg(extract(epoch FROM duration)) * 1000, 1) || ', ' || round(max(extract(epoch FROM stall)) * 1000, 1) || ', ' || round(sum(bytes) / 1000000.0, 1) FROM millpond.checkpoints",
     )
     .await;
     if !arguments.unchecked {

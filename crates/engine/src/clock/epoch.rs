@@ -95,8 +95,8 @@ impl Clock {
                         let (source, columns, jobs) = (reader.source, Arc::clone(&reader.columns), reader.jobs.clone());
                         self.feed(source, Some(columns), delta, &jobs, inputs);
                     }
-                    Read::CaughtUp => reader.caught_up = true,
-                    Read::End => reader.finished = true,
+                    Read::CaughtUp => (reader.caught_up, reader.level) = (true, true),
+                    Read::End => (reader.finished, reader.level) = (true, true),
                     Read::Failed(error) => {
                         reader.error = Some(error.clone());
                         failed.extend(reader.jobs.iter().map(|j| (*j, error.clone())));
@@ -113,7 +113,7 @@ impl Clock {
     /// A new job is level with its sources from the epoch on that took the last rows that were there.
     pub(super) fn note_level_sources(&mut self) {
         for (id, job) in &mut self.jobs {
-            let behind = self.readers.iter().any(|r| r.jobs.contains(id) && !(r.caught_up || r.finished));
+            let behind = self.readers.iter().any(|r| r.jobs.contains(id) && !r.level);
             if job.sources_level.is_none() && !behind {
                 job.sources_level = Some(self.epoch);
             }

@@ -88,7 +88,7 @@ impl Clock {
             attached,
             sources_level: None,
         };
-        tracing::info!(job = spec.id.0, view = spec.name, restored = restored.is_some(), "job created\n{}", spec.plan);
+        tracing::info!(job = spec.id.0, view = spec.name, restored = restored.is_some(), "job created");
         self.jobs.insert(spec.id, job);
         self.readers.extend(readers);
         self.dirty = true;
@@ -185,7 +185,7 @@ impl Clock {
             let (rows, bad) = (kept.rows_read, kept.bad_rows);
             match self.start_reader(source, columns, from, jobs.clone()) {
                 Ok(mut reader) => {
-                    (reader.rows_read, reader.bad_rows, reader.caught_up) = (rows, bad, true);
+                    (reader.rows_read, reader.bad_rows, reader.caught_up, reader.level) = (rows, bad, true, true);
                     if let Some(slot) = self.readers.get_mut(first) {
                         *slot = reader;
                     }
