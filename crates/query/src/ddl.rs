@@ -3,17 +3,18 @@
 
 use std::sync::Arc;
 
+use arrow_schema::SchemaRef;
 use millpond_common::{Delta, Error, RelationId, Result, SqlState};
 use millpond_sql::catalog::{Relation, undefined_schema};
 use millpond_sql::statement::{CommentTarget, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, DropKind, Name};
-use millpond_sql::{Catalog, NewRelation, RelationKind, StatementKind};
+use millpond_sql::{Catalog, NewRelation, RelationKind, StatementKind, TableDef};
 use tokio::sync::MutexGuard;
 
 use crate::database::{Database, source_spec};
 use crate::error::not_in_block;
 use crate::progress;
 use crate::records::StoredJob;
-use crate::response::{Notice, Response, conform};
+use crate::response::{Notice, Response, client_schema, conform};
 use crate::select::format_of;
 use crate::session::{Scope, Session};
 
@@ -105,16 +106,21 @@ impl Session {
         if self.exists(&create.name, create.if_not_exists, &scope)? {
             return Ok(Response::command("CREATE TABLE"));
         }
-        let new = millpond_sql::create_table(create, &scope.planner())?;
-        let rows = match &create.query {
-            None => None,
+        let (new, rows) = match &create.query {
+            None => (millpond_sql::create_table(create, &scope.planner())?, None),
             Some(query) => {
+                if !create.columns.is_empty() || !create.constraints.is_empty() {
+                    return Err(Error::unsupported("column definitions in CREATE TABLE AS are not supported", "Name the columns in the query, with AS."));
+                }
                 let bound = scope.planner().plan_query(query, &[])?;
+                let new = table_of(client_schema(&bound.columns), create, &scope)?;
                 let (runner, plan, view) = self.prepare_query(bound, &[], &scope).await?;
                 let (_, batches) = runner.collect(plan, &view).await?;
-                Some(batches.iter().map(|b| conform(b, &new.columns)).collect::<Result<Vec<_>>>()?)
+                let batches = batches.iter().map(|b| conform(b, &new.columns)).collect::<Result<Vec<_>>>()?;
+                (new, Some(batches))
             }
         };
+        check_storable(&new.columns)?;
         let mut catalog = Catalog::clone(&scope.catalog);
         let id = catalog.add(new)?;
         let spec = catalog.get(id).and_then(Relation::spec).ok_or_else(|| Error::internal("a table holds no rows"))?;
@@ -190,6 +196,7 @@ impl Session {
             return Ok(());
         }
         let (mut new, view) = millpond_sql::create_materialized_view(create, &scope.planner())?;
+        check_storable(&new.columns)?;
         let mut catalog = Catalog::clone(&scope.catalog);
         let id = millpond_common::JobId(catalog.next_id());
         let first_state_table = catalog.reserve_ids(millpond_engine::state_table_count(&view.plan)?.max(1));
@@ -333,6 +340,26 @@ impl Session {
         self.database.replace_catalog(catalog, vec![], vec![]).await?;
         Ok(())
     }
+}
+
+/// Refuses columns whose values have no stored form.
+fn check_storable(columns: &SchemaRef) -> Result<()> {
+    millpond_common::row::supports(columns).map_err(|_| {
+        let names = columns.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect::<Vec<_>>();
+        Error::unsupported("a column has a type that cannot be stored", "Cast it to another type.").with_detail(names.join(", "))
+    })
+}
+
+/// A table with a query's columns, for CREATE TABLE AS.
+fn table_of(columns: SchemaRef, create: &CreateTable, scope: &Scope) -> Result<NewRelation> {
+    for (i, field) in columns.fields().iter().enumerate() {
+        if columns.fields().iter().take(i).any(|f| f.name() == field.name()) {
+            return Err(Error::new(SqlState::DUPLICATE_COLUMN, format!("column \"{}\" specified more than once", field.name())));
+        }
+    }
+    let table = TableDef { defaults: vec![None; columns.fields().len()], ..TableDef::default() };
+    let schema = scope.catalog.creation_schema(&create.name, &scope.search_path)?;
+    Ok(NewRelation { schema, name: create.name.name.clone(), kind: RelationKind::Table(table), columns, depends_on: vec![] })
 }
 
 /// CREATE OR REPLACE VIEW may add columns at the end and nothing else, so that what reads the view stays right.

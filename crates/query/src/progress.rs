@@ -61,7 +61,7 @@ mod tests {
         JobProgress { state, rows_done, rows_total: Some(200) }
     }
 
-    #[tokio::test(start_paused = false)]
+    #[tokio::test]
     async fn tells_the_end() {
         let (sender, progress) = watch::channel(at(JobState::Backfilling, 0));
         let heard = Arc::new(Mutex::new(vec![]));

@@ -33,6 +33,8 @@ pub struct Runner {
     pub state: SessionState,
     /// What ends the statement early.
     pub limits: Limits,
+    /// What `now()` gives: the transaction's start.
+    pub now: chrono::DateTime<chrono::Utc>,
 }
 
 impl Runner {
@@ -40,7 +42,7 @@ impl Runner {
     pub async fn physical(&self, plan: LogicalPlan, view: &ReadView) -> Result<Arc<dyn ExecutionPlan>> {
         let plan = self.with_providers(plan, view)?;
         let mut state = self.state.clone();
-        state.execution_props_mut().query_execution_start_time = Some(chrono::Utc::now());
+        state.execution_props_mut().query_execution_start_time = Some(self.now);
         self.limits.run(async { state.create_physical_plan(&plan).await.map_err(from_datafusion) }).await
     }
 

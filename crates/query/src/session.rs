@@ -72,7 +72,7 @@ pub(crate) struct Scope {
     pub search_path: Vec<String>,
     pub limits: Limits,
     user: String,
-    now: DateTime<Utc>,
+    pub now: DateTime<Utc>,
     context: Arc<SessionContext>,
     database: Arc<Database>,
 }
@@ -371,7 +371,7 @@ impl Session {
     /// What runs a statement's queries.
     pub(crate) fn runner(&self, scope: &Scope) -> Runner {
         let snapshot = self.snapshot(&scope.catalog);
-        Runner { catalog: Arc::clone(&scope.catalog), snapshot, state: self.state.clone(), limits: scope.limits.clone() }
+        Runner { catalog: Arc::clone(&scope.catalog), snapshot, state: self.state.clone(), limits: scope.limits.clone(), now: scope.now }
     }
 
     fn snapshot(&self, catalog: &Arc<Catalog>) -> SystemSnapshot {
