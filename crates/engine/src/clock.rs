@@ -80,11 +80,20 @@ struct Job {
     rows_total: Option<u64>,
     /// Rows that backfills have read, by worker, and on how many workers they have ended.
     rows_done: Vec<u64>,
+    /// Rows that its sources' readers gave it until it was level.
+    source_rows: u64,
     workers_done: usize,
     /// Whether its dataflow exists.
     attached: bool,
     /// The epoch by which all its new sources have caught up, once known.
     sources_level: Option<Epoch>,
+}
+
+impl Job {
+    /// Rows that its backfill has read.
+    fn rows(&self) -> u64 {
+        self.rows_done.iter().sum::<u64>() + self.source_rows
+    }
 }
 
 /// An epoch on its way.

@@ -71,7 +71,8 @@ impl Clock {
     /// Which new jobs are level now.
     fn progress(&mut self, epoch: u64) {
         let workers = self.workers.count();
-        for job in self.jobs.values_mut() {
+        let read = |id: &JobId| self.readers.iter().filter(|r| r.jobs.contains(id)).map(|r| r.rows_read).sum::<u64>();
+        for (id, job) in &mut self.jobs {
             if !matches!(job.state, JobState::Backfilling) {
                 continue;
             }
@@ -82,8 +83,8 @@ impl Clock {
                 self.dirty = true;
                 tracing::info!(job = job.spec.id.0, view = job.spec.name, epoch, "view is level with its inputs");
             }
-            let rows_done = job.rows_done.iter().sum();
-            let _ = job.progress.send(JobProgress { state: job.state.clone(), rows_done, rows_total: job.rows_total });
+            job.source_rows = read(id);
+            let _ = job.progress.send(JobProgress { state: job.state.clone(), rows_done: job.rows(), rows_total: job.rows_total });
         }
     }
 
@@ -104,8 +105,7 @@ impl Clock {
             }
             tracing::error!(job = id.0, view = job.spec.name, error = %error, "view has failed");
             job.state = JobState::Failed(error);
-            let rows_done = job.rows_done.iter().sum();
-            let _ = job.progress.send(JobProgress { state: job.state.clone(), rows_done, rows_total: job.rows_total });
+            let _ = job.progress.send(JobProgress { state: job.state.clone(), rows_done: job.rows(), rows_total: job.rows_total });
             self.dirty = true;
         }
     }
