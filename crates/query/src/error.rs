@@ -1,9 +1,12 @@
 //! Errors of DataFusion as clients see them, and errors that several statements share.
 
-pub use millpond_sql::error::from_datafusion;
-
 use datafusion::error::DataFusionError;
 use millpond_common::{Error, SqlState};
+
+/// DataFusion's error in PostgreSQL's words.
+pub fn from_datafusion(error: DataFusionError) -> Error {
+    crate::cast_error::in_words(millpond_sql::error::from_datafusion(error))
+}
 
 /// Carries an own error through DataFusion.
 pub fn to_datafusion(error: Error) -> DataFusionError {

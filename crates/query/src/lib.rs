@@ -9,11 +9,13 @@
 //! - `select`: DataFusion over one [`ReadView`](millpond_state::ReadView), whose leaves (`leaf`) are `read` for stored
 //!   relations (by key where the filters allow it: `keys`), `source_scan` for sources, and [`system`]: pg_catalog,
 //!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it
-//! - `access`: what catalog functions know of their session; `error`: errors that several of these share
+//! - `access`: what catalog functions know of their session; `error`: errors that several of these share, `cast_error`:
+//!   those of conversions
 
 mod access;
 pub mod block;
 pub mod cancel;
+mod cast_error;
 mod control;
 mod cursor;
 pub mod database;

@@ -47,6 +47,11 @@ impl AnalyzerRule for CheckedArithmetic {
     }
 }
 
+/// The same for one expression over some columns.
+pub fn checked_expr(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    Ok(expr.transform_up(|e| checked(e, schema))?.data)
+}
+
 fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let integer = |e: &Expr| e.get_type(schema).is_ok_and(|t| t.is_integer());
     let call = |operation: Operation, args: Vec<Expr>| {

@@ -13,7 +13,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::PhysicalExpr;
 use millpond_common::{Error, Result, SqlState, SqlType};
 use millpond_sql::ast;
-use millpond_sql::{BoundQuery, Catalog, Planner, checked_arithmetic};
+use millpond_sql::{BoundQuery, Catalog, Planner};
 use parking_lot::Mutex;
 use sqlparser::ast::{Visit, Visitor};
 
@@ -154,8 +154,9 @@ impl<'a> Binder<'a> {
             return Ok(Evaluator::Constant(value.clone()));
         }
         let schema = df_schema(schema, qualifier)?;
-        let physical = self.planner.context.create_physical_expr(expr.clone(), &schema).map_err(from_datafusion)?;
-        Ok(Evaluator::Expression(checked_arithmetic(physical)))
+        let expr = crate::overflow::checked_expr(expr.clone(), &schema).map_err(from_datafusion)?;
+        let physical = self.planner.context.create_physical_expr(expr, &schema).map_err(from_datafusion)?;
+        Ok(Evaluator::Expression(physical))
     }
 
     /// An expression with its constant parts evaluated, so that keys in it can be seen.

@@ -38,6 +38,7 @@ fn value(column: &ArrayRef, row: usize) -> String {
                 .with_time_format(Some("%H:%M:%S%.f"))
                 .with_duration_format(DurationFormat::Pretty);
             match ArrayFormatter::try_new(column, &options) {
+                Ok(formatter) if column.data_type().is_temporal() => without_zeros(&formatter.value(row).to_string()),
                 Ok(formatter) => formatter.value(row).to_string(),
                 Err(_) => "?".into(),
             }
@@ -46,6 +47,17 @@ fn value(column: &ArrayRef, row: usize) -> String {
     match whole.char_indices().nth(VALUE_CHARS_MAX) {
         Some((end, _)) => format!("{}...", whole.get(..end).unwrap_or_default()),
         None => whole,
+    }
+}
+
+/// A time without the zeros that end the fraction of its seconds.
+fn without_zeros(text: &str) -> String {
+    let Some((whole, rest)) = text.split_once('.') else { return text.to_string() };
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (fraction, zone) = rest.split_at(digits);
+    match fraction.trim_end_matches('0') {
+        "" => format!("{whole}{zone}"),
+        fraction => format!("{whole}.{fraction}{zone}"),
     }
 }
 
@@ -70,6 +82,6 @@ mod tests {
         ];
         let fields = columns.iter().enumerate().map(|(i, c)| Field::new(format!("c{i}"), c.data_type().clone(), true)).collect::<Vec<_>>();
         let text = row(&columns, 0, &Arc::new(Schema::new(fields)));
-        assert_eq!(text, format!("1, null, t, \\x00ff, 1970-01-01 00:00:01.500+00, 12.50, {}...", "é".repeat(64)));
+        assert_eq!(text, format!("1, null, t, \\x00ff, 1970-01-01 00:00:01.5+00, 12.50, {}...", "é".repeat(64)));
     }
 }

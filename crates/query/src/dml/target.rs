@@ -108,25 +108,21 @@ impl<'a> Target<'a> {
         qualifier: Option<&str>,
         column: usize,
     ) -> Result<datafusion::logical_expr::Expr> {
+        if let (ast::Expr::Value(value), Some(SqlType::Array(item))) = (expr, self.types.get(column))
+            && let ast::Value::SingleQuotedString(text) = &value.value
+        {
+            return Ok(datafusion::logical_expr::Expr::Literal(super::array_text::parse(text, item)?, None));
+        }
         binder.expr(expr, schema, qualifier, self.types.get(column)).map_err(|e| self.mismatch(e, column))
     }
 
     /// A type error that names the column.
     fn mismatch(&self, error: Error, column: usize) -> Error {
         let Some(field) = self.spec().schema.fields().get(column) else { return error };
-        if error.state() != SqlState::DATATYPE_MISMATCH || error.message().starts_with("column \"") {
+        let Some((_, types)) = error.message().split_once("\" is of type ").filter(|_| error.state() == SqlState::DATATYPE_MISMATCH) else {
             return error;
-        }
-        let of = error.message().rsplit_once(" of type ").map(|(_, t)| t.split(" to ").next().unwrap_or(t).to_string());
-        let from = of.or_else(|| {
-            let rest = error.message().split_once("type ")?.1;
-            Some(rest.split(" to ").next().unwrap_or(rest).to_string())
-        });
-        let to = SqlType::of(field).name();
-        let message = match from {
-            Some(from) => format!("column \"{}\" is of type {to} but expression is of type {from}", field.name()),
-            None => format!("column \"{}\" is of type {to} but the expression is not", field.name()),
         };
+        let message = format!("column \"{}\" is of type {types}", field.name());
         let named = Error::new(SqlState::DATATYPE_MISMATCH, message).with_hint("You will need to rewrite or cast the expression.");
         match error.position() {
             Some(position) => named.at(position),
