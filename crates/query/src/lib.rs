@@ -8,7 +8,8 @@
 //! - [`block`]: transaction blocks; `transaction`, `locks`: what happens in them; `dml`: INSERT, UPDATE, DELETE, TRUNCATE
 //! - `select`: DataFusion over one [`ReadView`](millpond_state::ReadView), whose leaves (`leaf`) are `read` for stored
 //!   relations (by key where the filters allow it: `keys`), `source_scan` for sources, and [`system`]: pg_catalog,
-//!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it
+//!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it;
+//!   `exists`: EXISTS as a value
 //! - `access`: what catalog functions know of their session; `error`: errors that several of these share, `cast_error`:
 //!   those of conversions
 
@@ -22,6 +23,7 @@ pub mod database;
 mod ddl;
 mod dml;
 mod error;
+mod exists;
 mod keys;
 mod leaf;
 mod locks;

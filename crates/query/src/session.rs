@@ -20,6 +20,7 @@ use crate::cancel::{CancelToken, Limits};
 use crate::cursor::Cursor;
 use crate::database::{DATABASE_NAME, Database, Startup};
 use crate::error::failed_block;
+use crate::exists::ExistsAsValue;
 use crate::overflow::CheckedArithmetic;
 use crate::prepared::Statement;
 use crate::response::{Notice, NoticeSink, Response};
@@ -427,17 +428,23 @@ impl Drop for Session {
 /// DataFusion as queries run in it: checked arithmetic, bounded memory, few partitions.
 fn session_state(database: &Database, context: &SessionContext) -> SessionState {
     let state = context.state();
-    let config = state.config().clone().with_target_partitions(TARGET_PARTITIONS);
+    // Large relations come in several partitions already; spreading small ones over threads only costs.
+    let config = state.config().clone().with_target_partitions(TARGET_PARTITIONS).with_round_robin_repartition(false);
     SessionStateBuilder::new_from_existing(state)
         .with_config(config)
         .with_runtime_env(Arc::clone(&database.runtime))
+        .with_analyzer_rule(Arc::new(ExistsAsValue))
         .with_analyzer_rule(Arc::new(CheckedArithmetic))
         .build()
 }
 
 fn explain_view(create: &millpond_sql::statement::CreateMaterializedView, scope: &Scope) -> Result<Response> {
     let (_, view) = millpond_sql::create_materialized_view(create, &scope.planner())?;
-    Response::lines("QUERY PLAN", view.plan.to_string().lines().map(str::to_string), "EXPLAIN")
+    let mut text = view.plan.to_string();
+    for relation in view.plan.relations().iter().filter_map(|id| scope.catalog.get(*id)) {
+        text = text.replace(&format!("Scan relation={} ", relation.id.0), &format!("Scan {} ", relation.name));
+    }
+    Response::lines("QUERY PLAN", text.lines().map(str::to_string), "EXPLAIN")
 }
 
 /// Whether a statement may run in a failed block.
