@@ -150,19 +150,27 @@ impl<'a> Binder<'a> {
 
     /// An expression ready for rows with these columns.
     pub fn compile(&self, expr: &Expr, schema: &Schema, qualifier: Option<&str>) -> Result<Evaluator> {
-        if let Expr::Literal(value, _) = expr {
-            return Ok(Evaluator::Constant(value.clone()));
+        let constant = |e: &Expr| match e {
+            Expr::Literal(value, _) => Some(Evaluator::Constant(value.clone())),
+            _ => None,
+        };
+        if let Some(value) = constant(expr) {
+            return Ok(value);
         }
-        let schema = df_schema(schema, qualifier)?;
-        let expr = crate::overflow::checked_expr(expr.clone(), &schema).map_err(from_datafusion)?;
-        let physical = self.planner.context.create_physical_expr(expr, &schema).map_err(from_datafusion)?;
+        let columns = df_schema(schema, qualifier)?;
+        let checked = crate::overflow::checked_expr(expr.clone(), &columns).map_err(from_datafusion)?;
+        let simple = self.simplify(checked, schema, qualifier)?;
+        if let Some(value) = constant(&simple) {
+            return Ok(value);
+        }
+        let physical = self.planner.context.create_physical_expr(simple, &columns).map_err(from_datafusion)?;
         Ok(Evaluator::Expression(physical))
     }
 
     /// An expression with its constant parts evaluated, so that keys in it can be seen.
     pub fn simplify(&self, expr: Expr, schema: &Schema, qualifier: Option<&str>) -> Result<Expr> {
         let schema = Arc::new(df_schema(schema, qualifier)?);
-        let context = SimplifyContext::builder().with_schema(schema).with_current_time().build();
+        let context = SimplifyContext::builder().with_schema(schema).with_query_execution_start_time(Some(self.planner.now)).build();
         ExprSimplifier::new(context).simplify(expr).map_err(from_datafusion)
     }
 }
