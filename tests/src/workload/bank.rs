@@ -53,10 +53,11 @@ pub async fn bank(url: &str, sessions: usize, transfers: usize, seed: u64) {
             expected[account as usize] += change;
         }
     }
+    // What other sessions have written is visible soon after their answer; FLUSH waits for it.
+    setup.batch_execute("FLUSH").await.unwrap();
     let rows = setup.query("SELECT id, bal FROM accounts ORDER BY id", &[]).await.unwrap();
     let found = rows.iter().map(|r| r.get::<_, i64>(1)).collect::<Vec<_>>();
     assert_eq!(found, expected);
-    setup.batch_execute("FLUSH").await.unwrap();
     let wealth: i64 = setup.query_one("SELECT total::bigint FROM wealth", &[]).await.unwrap().get(0);
     assert_eq!(wealth, total);
     setup.batch_execute("DROP TABLE accounts CASCADE").await.unwrap();
@@ -125,6 +126,7 @@ pub async fn counter(url: &str, sessions: usize, steps: usize, isolation: &str) 
     for session in running {
         session.await.unwrap();
     }
+    setup.batch_execute("FLUSH").await.unwrap();
     let found: i64 = setup.query_one("SELECT n FROM counter", &[]).await.unwrap().get(0);
     assert_eq!(found, (sessions * steps) as i64);
     setup.batch_execute("DROP TABLE counter").await.unwrap();
@@ -157,6 +159,7 @@ pub async fn same_keys(url: &str, sessions: usize, keys: i32) {
         won += session.await.unwrap();
     }
     assert_eq!(won, keys as u64);
+    setup.batch_execute("FLUSH").await.unwrap();
     let row = setup.query_one("SELECT count(*), min(n), max(n) FROM visits", &[]).await.unwrap();
     assert_eq!((row.get(0), row.get(1), row.get(2)), (i64::from(keys), sessions as i32, sessions as i32));
     setup.batch_execute("DROP TABLE winners; DROP TABLE visits").await.unwrap();

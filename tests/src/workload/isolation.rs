@@ -39,6 +39,7 @@ pub async fn waits_then_looks_again(url: &str) {
             a.batch_execute("COMMIT").await.unwrap();
         });
         assert_eq!(changed.unwrap(), count, "{first}; {second}");
+        a.batch_execute("FLUSH").await.unwrap();
         let rows = a.query("SELECT id, n FROM w ORDER BY id", &[]).await.unwrap();
         let found = rows.iter().map(|r| (r.get(0), r.get(1))).collect::<Vec<(i32, i32)>>();
         assert_eq!(found, left, "{first}; {second}");
@@ -82,6 +83,7 @@ pub async fn deadlock(url: &str) {
     let failed = [&one, &other].into_iter().filter_map(|r| r.as_ref().err()).map(state).collect::<Vec<_>>();
     assert_eq!(failed, ["40P01"]);
     let winner = if one.is_ok() { 1 } else { 2 };
+    a.batch_execute("FLUSH").await.unwrap();
     let row = a.query_one("SELECT min(n), max(n) FROM d", &[]).await.unwrap();
     assert_eq!((row.get::<_, i32>(0), row.get::<_, i32>(1)), (winner, winner));
     a.batch_execute("DROP TABLE d").await.unwrap();
