@@ -158,7 +158,10 @@ impl VisitorMut for Rewriter {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if self.system {
+            subqueries::wide_numbers(query);
+        }
         ControlFlow::Continue(())
     }
 
@@ -215,9 +218,11 @@ impl VisitorMut for Rewriter {
                     *expr = call("get_field", vec![(**root).clone(), string(&field.value)]);
                 }
             }
-            Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("current_role") => {
-                *expr = call("current_user", vec![])
-            }
+            Expr::Identifier(name) if name.quote_style.is_none() => match name.value.to_ascii_lowercase().as_str() {
+                "current_role" => *expr = call("current_user", vec![]),
+                "current_schema" => *expr = call("current_schema", vec![]),
+                _ => {}
+            },
             Expr::Subquery(query) if self.system => {
                 if let Some(condition) = subqueries::at_most_one_row(query) {
                     *expr = subqueries::only_if(condition, expr.clone());
@@ -268,6 +273,15 @@ mod tests {
         assert_eq!(rewritten("SELECT a FROM t WHERE k = ANY (ARRAY['r', 'v'])"), "SELECT a FROM t WHERE k IN ('r', 'v')");
         assert_eq!(rewritten("SELECT a FROM t WHERE k = ANY (SELECT b FROM u)"), "SELECT a FROM t WHERE k IN (SELECT b FROM u)");
         assert_eq!(rewritten("SELECT a FROM t WHERE k <> ALL ('{r}')"), "SELECT a FROM t WHERE k NOT IN ('r')");
+    }
+
+    #[test]
+    fn parameters_and_arrays() {
+        assert_eq!(
+            rewritten("SELECT $1::oid[] AS a, $2::regclass AS b"),
+            "SELECT $1::oid[] AS a, millpond_regclass_oid(CAST($2 AS TEXT)) AS b"
+        );
+        assert_eq!(rewritten("SELECT '{1,NULL}'::INT[] AS a"), "SELECT CAST(ARRAY['1', NULL] AS INT[]) AS a");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Casts to types that exist in the catalog only: `oid`, `name`, and the `reg…` types that stand for an object's
 //! number and print as its name.
 
-use sqlparser::ast::{BinaryOperator, CastKind, DataType, Expr, Ident, ObjectName, ObjectNamePart, Select, SelectItem, TypedString, Value};
+use sqlparser::ast::{
+    Array, BinaryOperator, CastKind, DataType, Expr, Ident, ObjectName, ObjectNamePart, Select, SelectItem, TypedString, Value,
+};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
-use super::{as_call, as_string, call, name_parts};
+use super::{as_call, as_string, call, name_parts, quantified};
 
 /// The types that are numbers and look like names.
 const REG: &[&str] = &[
@@ -66,6 +68,29 @@ fn unqualified(data_type: &DataType) -> DataType {
     }
 }
 
+/// The type oid.
+pub(super) fn oid() -> DataType {
+    DataType::Custom(ObjectName(vec![ObjectNamePart::Identifier(Ident::new("oid"))]), Vec::new())
+}
+
+/// The same, but with oid as itself.
+fn with_oids(data_type: &DataType) -> DataType {
+    use sqlparser::ast::ArrayElemTypeDef as Elem;
+    match data_type {
+        DataType::Array(Elem::SquareBracket(item, n)) => DataType::Array(Elem::SquareBracket(Box::new(with_oids(item)), *n)),
+        other => match custom_name(other).as_deref() {
+            Some(name @ ("oid" | "name" | "char")) => {
+                DataType::Custom(ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]), Vec::new())
+            }
+            _ => unqualified(other),
+        },
+    }
+}
+
+fn is_placeholder(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(v) if matches!(v.value, Value::Placeholder(_)))
+}
+
 /// The `reg…` type and argument of a call that an inner cast was turned into.
 fn as_reg(expr: &Expr) -> Option<(&'static str, Expr)> {
     if let Expr::Nested(inner) = expr {
@@ -91,10 +116,7 @@ fn is_text(of: &DataType) -> bool {
 
 /// A parameter has no type of its own; what is cast to an object's name is text.
 fn typed(expr: Expr) -> Expr {
-    match &expr {
-        Expr::Value(v) if matches!(v.value, Value::Placeholder(_)) => cast(expr, DataType::Text),
-        _ => expr,
-    }
+    if is_placeholder(&expr) { cast(expr, DataType::Text) } else { expr }
 }
 
 /// Rewrites one cast whose operand is already rewritten.
@@ -109,6 +131,18 @@ pub(super) fn rewrite(expr: &mut Expr) {
             _ => None,
         },
         Expr::Cast { expr: inner, data_type, .. } => {
+            if is_placeholder(inner) && !custom_name(data_type).is_some_and(|n| REG.contains(&n.as_str())) {
+                // The type of a parameter is the one that it is cast to: oid stays oid.
+                *data_type = with_oids(data_type);
+                return;
+            }
+            if let DataType::Array(_) = data_type
+                && let Some(elem) = as_string(inner).and_then(quantified::parsed_elements)
+            {
+                let list = Expr::Array(Array { elem, named: true });
+                *expr = cast(list, unqualified(data_type));
+                return;
+            }
             let name = custom_name(data_type);
             let reg = as_reg(inner);
             match (name.as_deref(), reg) {
@@ -117,8 +151,7 @@ pub(super) fn rewrite(expr: &mut Expr) {
                 // One object type by way of another, as in 'x'::regproc::regprocedure: the first says it all.
                 (Some(name), Some(_)) if REG.contains(&name) => Some((**inner).clone()),
                 (Some(name), None) if REG.contains(&name) => {
-                    let literal =
-                        as_string(inner).is_some() || matches!(inner.as_ref(), Expr::Value(v) if matches!(v.value, Value::Placeholder(_)));
+                    let literal = as_string(inner).is_some() || is_placeholder(inner);
                     let function = if literal { format!("millpond_{name}_oid") } else { format!("millpond_{name}") };
                     Some(call(&function, vec![typed((**inner).clone())]))
                 }

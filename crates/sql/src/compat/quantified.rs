@@ -42,35 +42,40 @@ fn elements(expr: &Expr) -> Option<Vec<Expr>> {
         Expr::Array(array) => Some(array.elem.clone()),
         Expr::Nested(inner) => elements(inner),
         Expr::Cast { expr: inner, .. } => elements(inner),
-        other => parse_array(as_string(other)?).map(|items| items.iter().map(|i| string(i)).collect()),
+        other => parsed_elements(as_string(other)?),
     }
 }
 
-/// The texts in a one-dimensional array literal such as `{a,"b c"}`.
-fn parse_array(text: &str) -> Option<Vec<String>> {
+/// The elements of an array that is written as a text.
+pub(super) fn parsed_elements(text: &str) -> Option<Vec<Expr>> {
+    let item = |i: Option<String>| i.map_or_else(|| Expr::value(Value::Null), |t| string(&t));
+    Some(parse_array(text)?.into_iter().map(item).collect())
+}
+
+/// The texts in a one-dimensional array literal such as `{a,"b c",NULL}`.
+fn parse_array(text: &str) -> Option<Vec<Option<String>>> {
     let inside = text.trim().strip_prefix('{')?.strip_suffix('}')?;
     let mut items = Vec::new();
     let mut item = String::new();
-    let (mut quoted, mut any) = (false, false);
+    let (mut inside_quotes, mut quoted) = (false, false);
+    let finish = |item: &mut String, quoted: &mut bool| {
+        let text = std::mem::take(item);
+        let null = !std::mem::take(quoted) && text.eq_ignore_ascii_case("null");
+        (!null).then_some(text)
+    };
     let mut chars = inside.chars();
     while let Some(c) = chars.next() {
         match c {
-            '"' => (quoted, any) = (!quoted, true),
+            '"' => (inside_quotes, quoted) = (!inside_quotes, true),
             '\\' => item.extend(chars.next()),
-            ',' if !quoted => {
-                items.push(std::mem::take(&mut item));
-                any = true;
-            }
-            '{' | '}' if !quoted => return None,
-            c if c.is_whitespace() && !quoted && item.is_empty() => {}
-            c => {
-                item.push(c);
-                any = true;
-            }
+            ',' if !inside_quotes => items.push(finish(&mut item, &mut quoted)),
+            '{' | '}' if !inside_quotes => return None,
+            c if c.is_whitespace() && !inside_quotes && item.is_empty() => {}
+            c => item.push(c),
         }
     }
-    if any {
-        items.push(item);
+    if quoted || !item.is_empty() || !items.is_empty() {
+        items.push(finish(&mut item, &mut quoted));
     }
     Some(items)
 }
@@ -137,9 +142,11 @@ mod tests {
 
     #[test]
     fn array_literals() {
+        let texts = |list: &[&str]| Some(list.iter().map(|t| Some(t.to_string())).collect::<Vec<_>>());
         assert_eq!(parse_array("{}"), Some(vec![]));
-        assert_eq!(parse_array("{r, v}"), Some(vec!["r".to_string(), "v".to_string()]));
-        assert_eq!(parse_array(r#"{"a,b","c\"d"}"#), Some(vec!["a,b".to_string(), "c\"d".to_string()]));
+        assert_eq!(parse_array("{r, v}"), texts(&["r", "v"]));
+        assert_eq!(parse_array(r#"{"a,b","c\"d"}"#), texts(&["a,b", "c\"d"]));
+        assert_eq!(parse_array(r#"{NULL,"NULL"}"#), Some(vec![None, Some("NULL".to_string())]));
         assert_eq!(parse_array("{{1}}"), None);
     }
 }

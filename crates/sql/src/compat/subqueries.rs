@@ -329,6 +329,22 @@ pub(super) fn drop_foreign_types(expr: &mut Expr) {
     }
 }
 
+/// Both arms of a recursive query must agree on their types: whole numbers that are counted up are bigint in both.
+pub(super) fn wide_numbers(query: &mut Query) {
+    let Some(with) = query.with.as_mut().filter(|w| w.recursive) else { return };
+    for cte in &mut with.cte_tables {
+        let SetExpr::SetOperation { left, .. } = cte.query.body.as_mut() else { continue };
+        let SetExpr::Select(select) = left.as_mut() else { continue };
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
+                && matches!(&*expr, Expr::Value(v) if matches!(v.value, Value::Number(..)))
+            {
+                *expr = casts::cast(expr.clone(), DataType::BigInt(None));
+            }
+        }
+    }
+}
+
 /// NULL of the type that a subquery of type introspection would have.
 fn typed_null(expr: &Expr) -> Expr {
     let output = match expr {
@@ -341,7 +357,7 @@ fn typed_null(expr: &Expr) -> Expr {
     };
     let list = text.contains("array_agg(");
     let number = text.contains("oid") || text.contains("typid");
-    let item = if number { DataType::BigInt(None) } else { DataType::Text };
+    let item = if number { casts::oid() } else { DataType::Text };
     let of = if list { DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(item), None)) } else { item };
     casts::cast(Expr::value(Value::Null), of)
 }

@@ -18,37 +18,51 @@ pub(super) fn fields(params: &[Option<SqlType>]) -> Vec<Option<FieldRef>> {
     params.iter().map(|t| t.as_ref().map(|t| Arc::new(t.field("parameter", true)))).collect()
 }
 
-/// Adds what stands in LIMIT and OFFSET: those are bigint, and nothing else says so.
+/// Adds what the text says and the plan does not: parameters in LIMIT and OFFSET are bigint, and `$1::type` is of its type.
 pub(super) fn in_limits(query: &ast::Query, params: &[Option<SqlType>]) -> Vec<Option<SqlType>> {
-    struct Limits(Vec<usize>);
-    impl Visitor for Limits {
+    #[derive(Default)]
+    struct Written(Vec<(usize, SqlType)>);
+    impl Visitor for Written {
         type Break = ();
         fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
             if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
                 let exprs = limit.iter().chain(offset.as_ref().map(|o| &o.value));
-                self.0.extend(exprs.filter_map(|e| match e {
-                    ast::Expr::Value(v) => match &v.value {
-                        ast::Value::Placeholder(id) => number(id),
-                        _ => None,
-                    },
-                    _ => None,
-                }));
+                self.0.extend(exprs.filter_map(placeholder).map(|at| (at, SqlType::BigInt)));
+            }
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+            if let ast::Expr::Cast { expr, data_type, .. } = expr
+                && let Some(at) = placeholder(expr)
+                && let Ok(of) = crate::types::sql_type(data_type)
+            {
+                self.0.push((at, of));
             }
             ControlFlow::Continue(())
         }
     }
-    let mut limits = Limits(Vec::new());
-    let _ = query.visit(&mut limits);
+    let mut written = Written::default();
+    let _ = query.visit(&mut written);
     let mut params = params.to_vec();
-    for at in limits.0.into_iter().filter(|n| (1..=PARAMETERS_MAX).contains(n)) {
+    for (at, of) in written.0.into_iter().filter(|(n, _)| (1..=PARAMETERS_MAX).contains(n)) {
         if params.len() < at {
             params.resize(at, None);
         }
         if let Some(slot @ None) = params.get_mut(at - 1) {
-            *slot = Some(SqlType::BigInt);
+            *slot = Some(of);
         }
     }
     params
+}
+
+fn placeholder(expr: &ast::Expr) -> Option<usize> {
+    match expr {
+        ast::Expr::Value(v) => match &v.value {
+            ast::Value::Placeholder(id) => number(id),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn number(id: &str) -> Option<usize> {

@@ -25,7 +25,7 @@ pub fn pg_class(facts: &Facts, rows: &mut Rows) {
             reltuples: r.rows.map_or(-1.0, |n| n as f64),
             relhasindex: r.index_oid().is_some(), relpersistence: "p", relkind: r.kind.letter(), relnatts: r.columns.len(),
             relhasrules: matches!(r.kind, Kind::View | Kind::MaterializedView), relispopulated: true,
-            relreplident: if r.kind == Kind::Table && !r.system { "d" } else { "n" },
+            relreplident: if stored && !r.system { "d" } else { "n" },
         );
         if let Some(index) = r.index_oid() {
             row!(rows;
