@@ -77,16 +77,24 @@ impl<'a> Binder<'a> {
                 return Ok(Expr::Literal(value, None));
             }
         }
-        let bound = self.with_types(|given| self.planner.plan_expr(expr, schema, qualifier, given, target))?;
+        let bound = self.with_types(&cast_parameters(expr), |given| self.planner.plan_expr(expr, schema, qualifier, given, target))?;
         self.with_values(bound)
     }
 
-    /// Binds with the declared types; if then a type is missing, text parameters are text.
-    fn with_types<T>(&self, bind: impl Fn(&[Option<SqlType>]) -> Result<T>) -> Result<T> {
-        match bind(&self.given) {
+    /// Binds with the declared types and what the text tells; if then a type is missing, text parameters are text.
+    fn with_types<T>(&self, told: &[(usize, SqlType)], bind: impl Fn(&[Option<SqlType>]) -> Result<T>) -> Result<T> {
+        let mut given = self.given.clone();
+        for (number, sql_type) in told {
+            if given.len() < *number {
+                given.resize(*number, None);
+            }
+            if let Some(place @ None) = given.get_mut(number - 1) {
+                *place = Some(sql_type.clone());
+            }
+        }
+        match bind(&given) {
             Err(e) if e.state() == SqlState::INDETERMINATE_DATATYPE && self.values.is_some() => {
-                let texts = self.given.iter().map(|t| Some(t.clone().unwrap_or(SqlType::Text))).collect::<Vec<_>>();
-                bind(&texts)
+                bind(&given.into_iter().map(|t| Some(t.unwrap_or(SqlType::Text))).collect::<Vec<_>>())
             }
             done => done,
         }
@@ -116,9 +124,10 @@ impl<'a> Binder<'a> {
         Ok(expr.transform(put).map_err(from_datafusion)?.data)
     }
 
-    /// Binds a query. Its parameters keep their places until [`Binder::query_with_values`].
-    pub fn query(&self, query: &ast::Query) -> Result<BoundQuery> {
-        let bound = self.with_types(|given| self.planner.plan_query(query, given))?;
+    /// Binds a query, of some of whose parameters a type is known. They keep their places until
+    /// [`Binder::query_with_values`].
+    pub fn query(&self, query: &ast::Query, told: &[(usize, SqlType)]) -> Result<BoundQuery> {
+        let bound = self.with_types(told, |given| self.planner.plan_query(query, given))?;
         for (i, sql_type) in bound.params.iter().enumerate() {
             self.note(i + 1, Some(sql_type.clone()));
         }
@@ -145,7 +154,7 @@ impl<'a> Binder<'a> {
     /// Binds a query given as text that was made from parts of the statement. Positions in it mean nothing.
     pub fn query_text(&self, text: &str) -> Result<BoundQuery> {
         let query = parse_query(text)?;
-        self.query(&query).map_err(without_position)
+        self.query(&query, &[]).map_err(without_position)
     }
 
     /// An expression ready for rows with these columns.
@@ -226,6 +235,25 @@ pub fn parameter(expr: &ast::Expr) -> Option<usize> {
         ast::Expr::Nested(inner) => parameter(inner),
         _ => None,
     }
+}
+
+/// Parameters that are cast, and to what: `$1::bigint`.
+fn cast_parameters(expr: &ast::Expr) -> Vec<(usize, SqlType)> {
+    struct Casts(Vec<(usize, SqlType)>);
+    impl Visitor for Casts {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+            if let ast::Expr::Cast { expr, data_type, .. } = expr
+                && let (Some(number), Ok(sql_type)) = (parameter(expr), millpond_sql::types::sql_type(data_type))
+            {
+                self.0.push((number, sql_type));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut casts = Casts(vec![]);
+    let _ = expr.visit(&mut casts); // it never breaks off
+    casts.0
 }
 
 /// Whether there is a query inside.

@@ -10,7 +10,7 @@ use millpond_common::{Error, Result, SqlState, SqlType};
 use millpond_sql::{BoundQuery, ast};
 
 use super::DmlContext;
-use super::bind::{Binder, Evaluator, has_subquery, no_columns};
+use super::bind::{Binder, Evaluator, has_subquery, no_columns, parameter};
 use super::target::Target;
 use crate::error::from_datafusion;
 use crate::transaction::Transaction;
@@ -66,7 +66,7 @@ pub fn bind(
             Ok(Source::Rows(values.rows.iter().map(row).collect::<Result<_>>()?))
         }
         body => {
-            let bound = binder.query(query)?;
+            let bound = binder.query(query, &parameter_items(target, listed, body))?;
             check_width(bound.columns.fields().len(), listed, explicit)?;
             let literals = literal_items(body);
             let schema = numbered(&bound.columns);
@@ -93,24 +93,34 @@ fn check_width(width: usize, listed: &mut Vec<usize>, explicit: bool) -> Result<
     Ok(())
 }
 
-/// The items of a SELECT list that are bare string literals or NULL, by position.
-fn literal_items(body: &ast::SetExpr) -> Vec<Option<&ast::Expr>> {
+/// The items of a SELECT list, if each stands for one column.
+fn items(body: &ast::SetExpr) -> Vec<Option<&ast::Expr>> {
     let ast::SetExpr::Select(select) = body else { return vec![] };
-    let single = |item: &ast::SelectItem| matches!(item, ast::SelectItem::UnnamedExpr(_) | ast::SelectItem::ExprWithAlias { .. });
-    // Positions hold only while no item stands for several columns.
-    if !select.projection.iter().all(single) || select.distinct.is_some() {
-        return vec![];
-    }
-    fn bare(item: &ast::SelectItem) -> Option<&ast::Expr> {
+    fn single(item: &ast::SelectItem) -> Option<Option<&ast::Expr>> {
         match item {
-            ast::SelectItem::UnnamedExpr(e) | ast::SelectItem::ExprWithAlias { expr: e, .. } => {
-                let ast::Expr::Value(v) = e else { return None };
-                matches!(v.value, ast::Value::SingleQuotedString(_) | ast::Value::Null).then_some(e)
-            }
+            ast::SelectItem::UnnamedExpr(e) | ast::SelectItem::ExprWithAlias { expr: e, .. } => Some(Some(e)),
             _ => None,
         }
     }
-    select.projection.iter().map(bare).collect()
+    match &select.distinct {
+        None => select.projection.iter().map(single).collect::<Option<_>>().unwrap_or_default(),
+        Some(_) => vec![],
+    }
+}
+
+/// The items of a SELECT list that are bare string literals or NULL, by position.
+fn literal_items(body: &ast::SetExpr) -> Vec<Option<&ast::Expr>> {
+    let bare = |expr: &&ast::Expr| match expr {
+        ast::Expr::Value(v) => matches!(v.value, ast::Value::SingleQuotedString(_) | ast::Value::Null),
+        _ => false,
+    };
+    items(body).into_iter().map(|item| item.filter(bare)).collect()
+}
+
+/// The items of a SELECT list that are bare parameters, with the types of the columns that they go to.
+fn parameter_items(target: &Target<'_>, listed: &[usize], body: &ast::SetExpr) -> Vec<(usize, SqlType)> {
+    let typed = |(item, column): (Option<&ast::Expr>, &usize)| Some((parameter(item?)?, target.types.get(*column)?.clone()));
+    items(body).into_iter().zip(listed).filter_map(typed).collect()
 }
 
 /// Columns named by their position, so that equal names do no harm.
