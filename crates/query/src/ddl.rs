@@ -1,10 +1,12 @@
 //! CREATE, DROP, ALTER … RENAME, COMMENT. A statement plans on a copy of the catalog; the copy is stored in one synced
 //! write, then takes the catalog's place. What a crash leaves half done, the next start finishes or removes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
-use millpond_common::{Delta, Error, RelationId, Result, SqlState};
+use millpond_common::{Delta, Error, JobId, RelationId, Result, SqlState};
+use millpond_engine::Engine;
 use millpond_sql::catalog::{Relation, undefined_schema};
 use millpond_sql::statement::{CommentTarget, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, DropKind, Name};
 use millpond_sql::{Catalog, NewRelation, RelationKind, StatementKind, TableDef};
@@ -198,7 +200,7 @@ impl Session {
         let (mut new, view) = millpond_sql::create_materialized_view(create, &scope.planner())?;
         check_storable(&new.columns)?;
         let mut catalog = Catalog::clone(&scope.catalog);
-        let id = millpond_common::JobId(catalog.next_id());
+        let id = JobId(catalog.next_id());
         let first_state_table = catalog.reserve_ids(millpond_engine::state_table_count(&view.plan)?.max(1));
         if let RelationKind::MaterializedView { job, .. } = &mut new.kind {
             *job = id;
@@ -214,7 +216,9 @@ impl Session {
             half_built.keep();
             return Ok(());
         }
-        match progress::wait(&name, handle, &scope.limits, &self.sink()).await {
+        let engine = self.database.engine.clone();
+        let rows_read = move || rows_read(&engine, id);
+        match progress::wait(&name, handle, &scope.limits, &self.sink(), &rows_read).await {
             Ok(()) => {
                 half_built.keep();
                 Ok(())
@@ -340,6 +344,15 @@ impl Session {
         self.database.replace_catalog(catalog, vec![], vec![]).await?;
         Ok(())
     }
+}
+
+/// How many rows a job has taken in: those of its busiest operator, on all workers.
+fn rows_read(engine: &Engine, job: JobId) -> u64 {
+    let mut rows = BTreeMap::<usize, u64>::new();
+    for operator in engine.operators().iter().filter(|o| o.job == job) {
+        *rows.entry(operator.node).or_default() += operator.rows_in;
+    }
+    rows.into_values().max().unwrap_or(0)
 }
 
 /// Refuses columns whose values have no stored form.

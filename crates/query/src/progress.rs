@@ -11,12 +11,20 @@ use crate::response::{Notice, NoticeSink};
 /// How often a waiting client hears of the progress.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Waits until the job runs. An error: it failed, or the statement was ended early.
-pub async fn wait(name: &str, mut handle: JobHandle, limits: &Limits, notices: &NoticeSink) -> Result<()> {
+/// Waits until the job runs. An error: it failed, or the statement was ended early. `rows_read`: how many rows its
+/// operators have taken in, for jobs that do not count what they read.
+pub async fn wait(
+    name: &str,
+    mut handle: JobHandle,
+    limits: &Limits,
+    notices: &NoticeSink,
+    rows_read: &(dyn Fn() -> u64 + Sync),
+) -> Result<()> {
     let start = Instant::now();
     let mut ticks = tokio::time::interval_at((start + NOTICE_INTERVAL).into(), NOTICE_INTERVAL);
     loop {
-        let now = handle.progress.borrow_and_update().clone();
+        let mut now = handle.progress.borrow_and_update().clone();
+        now.rows_done = now.rows_done.max(rows_read());
         match &now.state {
             JobState::Running => {
                 notices(Notice::notice(done(name, &now, start.elapsed())));
@@ -71,7 +79,7 @@ mod tests {
         };
         let limits = Limits { cancel: CancelToken::new(), deadline: None };
         let finish = async { sender.send(at(JobState::Running, 200)).unwrap() };
-        let (result, ()) = tokio::join!(wait("v", JobHandle { progress }, &limits, &sink), finish);
+        let (result, ()) = tokio::join!(wait("v", JobHandle { progress }, &limits, &sink, &|| 0), finish);
         result.unwrap();
         assert!(heard.lock().unwrap().last().unwrap().starts_with("\"v\" is up to date: 200 rows"));
         assert_eq!(under_way("v", &at(JobState::Backfilling, 50)), "filling \"v\": 50 of 200 rows read (25 %)");
@@ -82,11 +90,11 @@ mod tests {
         let (sender, progress) = watch::channel(at(JobState::Failed(Error::new(SqlState::DIVISION_BY_ZERO, "division by zero")), 1));
         let sink: NoticeSink = Arc::new(|_| {});
         let limits = Limits { cancel: CancelToken::new(), deadline: None };
-        let failed = wait("v", JobHandle { progress: progress.clone() }, &limits, &sink).await.unwrap_err();
+        let failed = wait("v", JobHandle { progress: progress.clone() }, &limits, &sink, &|| 0).await.unwrap_err();
         assert_eq!(failed.state(), SqlState::DIVISION_BY_ZERO);
         sender.send(at(JobState::Backfilling, 1)).unwrap();
         limits.cancel.cancel();
-        let cancelled = wait("v", JobHandle { progress }, &limits, &sink).await.unwrap_err();
+        let cancelled = wait("v", JobHandle { progress }, &limits, &sink, &|| 0).await.unwrap_err();
         assert_eq!(cancelled.state(), SqlState::QUERY_CANCELED);
     }
 }
