@@ -148,6 +148,8 @@ pub(crate) struct Clock {
     committing: bool,
     /// Something has happened since the last checkpoint's barrier.
     dirty: bool,
+    /// A view has become level: until a checkpoint says so, a crash would fill it again.
+    checkpoint_soon: bool,
     /// A statement wants a checkpoint whose barrier is still to be made.
     checkpoint_wanted: Vec<oneshot::Sender<Result<CheckpointInfo>>>,
     /// Those whose barrier has been made.
@@ -199,6 +201,7 @@ impl Clock {
             last_checkpoint: Instant::now(),
             committing: false,
             dirty: false,
+            checkpoint_soon: false,
             checkpoint_wanted: Vec::new(),
             checkpoint_waiters: Vec::new(),
             shutdown: None,
@@ -270,7 +273,7 @@ impl Clock {
         if self.committing || self.in_flight.iter().any(|f| f.checkpoint.is_some()) {
             return false;
         }
-        let wanted = !self.checkpoint_wanted.is_empty() || self.shutdown.is_some();
+        let wanted = self.checkpoint_soon || !self.checkpoint_wanted.is_empty() || self.shutdown.is_some();
         wanted || (self.dirty && (self.last_checkpoint.elapsed() >= self.checkpoint_interval || self.is_memory_tight()))
     }
 
@@ -279,7 +282,10 @@ impl Clock {
         let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
         let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
         let checkpoint = (self.dirty && !self.committing && room)
-            .then(|| self.checkpoint_interval.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1)));
+            .then(|| match self.checkpoint_soon {
+                true => Duration::from_millis(1),
+                false => self.checkpoint_interval.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1)),
+            });
         match (epoch, checkpoint) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     visible: watch::Sender<(Epoch, u64)>,
     ended: watch::Sender<Option<Result<()>>>,
     pub epochs: AtomicU64,
+    /// The newest transaction that has been answered, or is about to be.
+    pub acknowledged: AtomicU64,
 }
 
 impl Shared {
@@ -107,6 +109,7 @@ impl Engine {
             visible: watch::Sender::new((recovered.epoch, 0)),
             ended: watch::Sender::new(None),
             epochs: AtomicU64::new(recovered.epoch),
+            acknowledged: AtomicU64::new(0),
         });
         // Transactions after the checkpoint: readable for DML at once, applied in the first epoch.
         let find = |id: RelationId| tables.iter().find(|t| t.id == id).cloned();
@@ -135,8 +138,8 @@ impl Engine {
             Arc::new(move |worker, report: Report| drop(reports.send(Event::Report(worker, report)))),
         )?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
-        let (of_store, of_events) = (Arc::clone(&store), events.clone());
-        spawn("log", Box::new(move || log::run(&of_store, &log_requests, &of_events)))?;
+        let (of_store, of_events, of_shared) = (Arc::clone(&store), events.clone(), Arc::clone(&shared));
+        spawn("log", Box::new(move || log::run(&of_store, &log_requests, &of_events, &of_shared.acknowledged)))?;
         let (of_store, of_events) = (Arc::clone(&store), events.clone());
         spawn("committer", Box::new(move || checkpoint::run(&of_store, &commits, &of_events)))?;
         let clock = Clock::new(ClockStart {
@@ -162,6 +165,7 @@ impl Engine {
             engine.control(Control::CreateJob { spec: Box::new(spec), restored, reply })?;
             started.push(answer);
         }
+        let newest = tail.last().map_or(0, |(seq, _)| *seq);
         if !tail.is_empty() {
             engine.events.send(Event::Transactions(tail)).map_err(|_| stopped())?;
         }
@@ -170,6 +174,13 @@ impl Engine {
             if let Err(error) = answer.blocking_recv().map_err(|_| stopped())? {
                 tracing::error!(error = %error, "a view could not be continued");
             }
+        }
+        // Nobody may read before what was answered is there again.
+        while engine.shared.visible.borrow().1 < newest {
+            if let Some(result) = engine.shared.ended.borrow().clone() {
+                return result.and(Err(stopped()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(engine)
     }
@@ -214,6 +225,11 @@ impl Engine {
         let (done, answer) = oneshot::channel();
         self.log.send(LogRequest { changes, done }).map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// The newest transaction that has been answered. A reader that waits for it sees all that anybody was promised.
+    pub fn newest_transaction(&self) -> u64 {
+        self.shared.acknowledged.load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// Waits until the tables and all views contain the transaction.

@@ -2,6 +2,7 @@
 //! order of the log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::Int64Array;
 use crossbeam_channel::{Receiver, Sender};
@@ -54,7 +55,7 @@ pub(crate) fn decode(bytes: &[u8], spec: &dyn Fn(RelationId) -> Option<RelationS
 }
 
 /// The log writer's loop: takes all that wait, writes them with one fsync, answers. Ends when all senders are gone.
-pub(crate) fn run(store: &Arc<Store>, requests: &Receiver<LogRequest>, commit: &Sender<crate::clock::Event>) {
+pub(crate) fn run(store: &Arc<Store>, requests: &Receiver<LogRequest>, commit: &Sender<crate::clock::Event>, acknowledged: &AtomicU64) {
     while let Ok(first) = requests.recv() {
         let mut group = vec![first];
         group.extend(requests.try_iter().take(1023));
@@ -81,6 +82,7 @@ pub(crate) fn run(store: &Arc<Store>, requests: &Receiver<LogRequest>, commit: &
                 }
                 let _ = commit.send(crate::clock::Event::Transactions(transactions));
                 for (done, seq) in answers {
+                    acknowledged.fetch_max(seq, Ordering::AcqRel);
                     let _ = done.send(Ok(seq));
                 }
             }

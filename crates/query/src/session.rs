@@ -390,10 +390,10 @@ impl Session {
             _ if begun => store.newest_view(),
             "durable" => store.durable_view(),
             "session" if reads_relations => {
-                if let Some(seq) = self.last_write {
-                    limits.run(self.database.engine.wait_visible(seq)).await?;
-                    self.last_write = None;
-                }
+                // What this session has written, and what any other one has been answered, is there.
+                let seq = self.database.engine.newest_transaction().max(self.last_write.unwrap_or(0));
+                limits.run(self.database.engine.wait_visible(seq)).await?;
+                self.last_write = None;
                 store.read_view()
             }
             _ => store.read_view(),

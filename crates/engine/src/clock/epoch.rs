@@ -33,6 +33,7 @@ impl Clock {
         let barrier = checkpoint.then(|| self.barrier());
         if checkpoint {
             self.dirty = false;
+            self.checkpoint_soon = false;
             self.last_checkpoint = self.last_barrier;
             let epoch = self.epoch;
             self.checkpoint_waiters.extend(self.checkpoint_wanted.drain(..).map(|reply| (epoch, reply)));

@@ -81,6 +81,7 @@ impl Clock {
                 job.state = JobState::Running;
                 // The next checkpoint must say so, or a restart would begin again.
                 self.dirty = true;
+                self.checkpoint_soon = true;
                 tracing::info!(job = job.spec.id.0, view = job.spec.name, epoch, "view is level with its inputs");
             }
             job.source_rows = read(id);
