@@ -28,6 +28,9 @@ use crate::transaction::TransactionManager;
 /// The name of the one database.
 pub const DATABASE_NAME: &str = "dev";
 
+/// How much queries that sort or group may put into temporary files.
+const SPILL_BYTES_MAX: u64 = 16 << 30;
+
 /// How to open a database.
 #[derive(Clone, Debug)]
 pub struct DatabaseOptions {
@@ -105,7 +108,8 @@ impl Database {
 
         // Queries may use a quarter of the budget; engine and storage have the rest.
         let pool = FairSpillPool::new(usize::try_from(options.memory / 4).unwrap_or(usize::MAX));
-        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc().map_err(from_datafusion)?;
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_max_temp_directory_size(SPILL_BYTES_MAX);
+        let runtime = runtime.build_arc().map_err(from_datafusion)?;
         Ok(Arc::new(Database {
             engine,
             store,

@@ -112,7 +112,10 @@ impl Session {
             None => (millpond_sql::create_table(create, &scope.planner())?, None),
             Some(query) => {
                 if !create.columns.is_empty() || !create.constraints.is_empty() {
-                    return Err(Error::unsupported("column definitions in CREATE TABLE AS are not supported", "Name the columns in the query, with AS."));
+                    return Err(Error::unsupported(
+                        "column definitions in CREATE TABLE AS are not supported",
+                        "Name the columns in the query, with AS.",
+                    ));
                 }
                 let bound = scope.planner().plan_query(query, &[])?;
                 let new = table_of(client_schema(&bound.columns), create, &scope)?;

@@ -7,7 +7,23 @@ use crate::cast_error;
 
 /// DataFusion's error in PostgreSQL's terms.
 pub fn from_datafusion(error: DataFusionError) -> Error {
-    cast_error::in_words(millpond_sql::error::from_datafusion(error))
+    let own = match error.find_root() {
+        DataFusionError::ResourcesExhausted(message) => return out_of_memory(message),
+        DataFusionError::External(inner) => inner.downcast_ref::<Error>().cloned(),
+        _ => None,
+    };
+    let error = cast_error::in_words(millpond_sql::error::from_datafusion(error));
+    match own {
+        // An error that several partitions share is wrapped where its kind is not seen.
+        Some(own) if error.state() == SqlState::INTERNAL_ERROR => own,
+        _ => error,
+    }
+}
+
+fn out_of_memory(detail: &str) -> Error {
+    Error::new(SqlState::OUT_OF_MEMORY, "out of memory")
+        .with_detail(detail)
+        .with_hint("Queries share a quarter of the server's memory: raise --memory, or read fewer rows at a time.")
 }
 
 /// Carries an own error through DataFusion.

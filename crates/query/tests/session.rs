@@ -201,7 +201,8 @@ fn sources_are_read_and_peeked() {
     runtime().block_on(async {
         let mut c = connect(&database, 1);
         let path = data.path().display();
-        c.run(&format!("CREATE SOURCE f (id INT, name TEXT) WITH (connector = 'file', path = '{path}/*.csv') FORMAT PLAIN ENCODE CSV")).await;
+        c.run(&format!("CREATE SOURCE f (id INT, name TEXT) WITH (connector = 'file', path = '{path}/*.csv') FORMAT PLAIN ENCODE CSV"))
+            .await;
         assert_eq!(c.run("SELECT name FROM f WHERE id = 2").await, ["two"]);
         assert_eq!(c.run("SELECT count(*) FROM f").await, ["2"]);
         c.run("CREATE SOURCE n WITH (connector = 'nexmark')").await;
