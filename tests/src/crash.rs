@@ -146,7 +146,9 @@ impl Model {
             match random.random_range(0..10) {
                 0..4 => {
                     let (branch, balance) = (id % 7, random.random_range(0..500));
-                    sql += &format!("INSERT INTO account VALUES ({id}, {branch}, {balance}) ON CONFLICT (id) DO UPDATE SET balance = excluded.balance;");
+                    sql += &format!(
+                        "INSERT INTO account VALUES ({id}, {branch}, {balance}) ON CONFLICT (id) DO UPDATE SET balance = excluded.balance;"
+                    );
                     next.0.insert(id, (branch, balance));
                 }
                 4..7 => {

@@ -12,7 +12,9 @@ pub type Copies<'a> = &'a [(&'a str, &'a str)];
 pub async fn check_all(client: &Client, copies: Copies<'_>) -> Result<usize, String> {
     // A kill in the first moments of a view makes it begin again after the restart.
     wait_for(client, "SELECT count(*) FROM millpond.jobs WHERE state = 'BACKFILLING'", "0").await;
-    let list = rows(client, "SELECT schemaname, matviewname, definition FROM pg_catalog.pg_matviews ORDER BY 1, 2").await.map_err(|e| describe(&e))?;
+    let list = rows(client, "SELECT schemaname, matviewname, definition FROM pg_catalog.pg_matviews ORDER BY 1, 2")
+        .await
+        .map_err(|e| describe(&e))?;
     let mut compared = 0;
     for row in &list {
         let [Some(schema), Some(name), Some(definition)] = row.as_slice() else {
@@ -45,7 +47,8 @@ pub async fn check(client: &Client, view: &str, definition: &str, copies: Copies
     if equal(&streamed, &batch) {
         return Ok(());
     }
-    let only = |a: &[Vec<Option<String>>], b: &[Vec<Option<String>>]| a.iter().filter(|r| !b.contains(r)).take(5).cloned().collect::<Vec<_>>();
+    let only =
+        |a: &[Vec<Option<String>>], b: &[Vec<Option<String>>]| a.iter().filter(|r| !b.contains(r)).take(5).cloned().collect::<Vec<_>>();
     Err(format!(
         "{view} differs from its query: {} rows, expected {}\nonly in the view: {:?}\nonly in the query: {:?}\n{definition}",
         streamed.len(),
@@ -77,7 +80,7 @@ fn replace_word(text: &str, word: &str, by: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(word) {
-        let before = rest[..at].chars().next_back().is_some_and(is_part);
+        let before = rest[..at].chars().next_back().is_some_and(|c| is_part(c) || c == '.');
         let after = rest[at + word.len()..].chars().next().is_some_and(is_part);
         out.push_str(&rest[..at]);
         out.push_str(if before || after { word } else { by });
@@ -92,7 +95,10 @@ mod tests {
 
     #[test]
     fn words_are_replaced_whole() {
-        assert_eq!(replace_word("SELECT bid.price FROM bid, my_bid, bids", "bid", "b"), "SELECT b.price FROM b, my_bid, bids");
+        assert_eq!(
+            replace_word("SELECT bid.price, x.bid FROM bid, my_bid, bids", "bid", "b"),
+            "SELECT b.price, x.bid FROM b, my_bid, bids"
+        );
     }
 
     #[test]

@@ -73,10 +73,7 @@ impl Delta {
 
     /// Zero-copy slice of `length` rows from `offset`.
     pub fn slice(&self, offset: usize, length: usize) -> Delta {
-        Delta {
-            batch: self.batch.slice(offset, length),
-            diffs: self.diffs.as_ref().map(|d| d.slice(offset, length)),
-        }
+        Delta { batch: self.batch.slice(offset, length), diffs: self.diffs.as_ref().map(|d| d.slice(offset, length)) }
     }
 
     /// The rows where `mask` is true.

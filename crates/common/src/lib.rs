@@ -20,7 +20,7 @@ pub mod types;
 
 pub use delta::Delta;
 pub use error::{Error, Result, SqlState};
-pub use ids::{Epoch, JobId, RelationId, StateTableId, Vnode, VNODE_COUNT};
+pub use ids::{Epoch, JobId, RelationId, StateTableId, VNODE_COUNT, Vnode};
 pub use relation::RelationSpec;
 pub use row::RowCodec;
 pub use types::SqlType;

@@ -25,12 +25,7 @@ impl RowCodec {
 
     /// A codec whose bytes compare in the given order, one option per column.
     pub fn with_order(schema: SchemaRef, options: &[SortOptions]) -> Result<Self> {
-        let fields = schema
-            .fields()
-            .iter()
-            .zip(options)
-            .map(|(f, o)| SortField::new_with_options(f.data_type().clone(), *o))
-            .collect();
+        let fields = schema.fields().iter().zip(options).map(|(f, o)| SortField::new_with_options(f.data_type().clone(), *o)).collect();
         let converter = RowConverter::new(fields)?;
         let parser = converter.parser();
         Ok(RowCodec { converter, parser, schema })

@@ -57,14 +57,44 @@ pub const SETTINGS: &[Setting] = &[
     setting("background_ddl", "off", Kind::Bool, Scope::Session, "CREATE MATERIALIZED VIEW returns before the view has caught up."),
     setting("bytea_output", "hex", Kind::OneOf(&["hex"]), Scope::Session, "Output format of bytea."),
     setting("checkpoint_interval", "1s", Kind::Duration, Scope::System, "Time between checkpoints."),
-    setting("client_encoding", "UTF8", Kind::OneOf(&["UTF8", "utf8", "UTF-8", "utf-8", "unicode", "UNICODE"]), Scope::Session, "Client's character set."),
-    setting("client_min_messages", "notice", Kind::OneOf(&["debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "notice", "warning", "error"]), Scope::Session, "Least level of messages sent to the client."),
-    setting("consistency", "session", Kind::OneOf(&["session", "relaxed", "durable"]), Scope::Session, "Whether a SELECT waits for the session's own writes, does not wait, or reads only what a completed checkpoint holds."),
+    setting(
+        "client_encoding",
+        "UTF8",
+        Kind::OneOf(&["UTF8", "utf8", "UTF-8", "utf-8", "unicode", "UNICODE"]),
+        Scope::Session,
+        "Client's character set.",
+    ),
+    setting(
+        "client_min_messages",
+        "notice",
+        Kind::OneOf(&["debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "notice", "warning", "error"]),
+        Scope::Session,
+        "Least level of messages sent to the client.",
+    ),
+    setting(
+        "consistency",
+        "session",
+        Kind::OneOf(&["session", "relaxed", "durable"]),
+        Scope::Session,
+        "Whether a SELECT waits for the session's own writes, does not wait, or reads only what a completed checkpoint holds.",
+    ),
     setting("datestyle", "ISO, MDY", Kind::Text, Scope::Session, "Output format of dates; only ISO."),
-    setting("default_transaction_isolation", "read committed", Kind::OneOf(&["read uncommitted", "read committed", "repeatable read"]), Scope::Session, "Isolation of new transactions."),
+    setting(
+        "default_transaction_isolation",
+        "read committed",
+        Kind::OneOf(&["read uncommitted", "read committed", "repeatable read"]),
+        Scope::Session,
+        "Isolation of new transactions.",
+    ),
     setting("default_transaction_read_only", "off", Kind::Bool, Scope::Session, "Whether new transactions are read-only."),
     setting("extra_float_digits", "1", Kind::Integer, Scope::Session, "Accepted for clients; floats are always printed exactly."),
-    setting("idle_in_transaction_session_timeout", "0", Kind::Duration, Scope::Session, "Ends a session that idles in a transaction for longer; 0 = never."),
+    setting(
+        "idle_in_transaction_session_timeout",
+        "0",
+        Kind::Duration,
+        Scope::Session,
+        "Ends a session that idles in a transaction for longer; 0 = never.",
+    ),
     setting("integer_datetimes", "on", Kind::Bool, Scope::ReadOnly, "Timestamps are 64-bit integers."),
     setting("intervalstyle", "postgres", Kind::OneOf(&["postgres"]), Scope::Session, "Output format of intervals."),
     setting("lock_timeout", "0", Kind::Duration, Scope::Session, "Longest wait for a row lock; 0 = no limit."),
@@ -74,8 +104,20 @@ pub const SETTINGS: &[Setting] = &[
     setting("server_version_num", "150000", Kind::Integer, Scope::ReadOnly, "The same as a number."),
     setting("standard_conforming_strings", "on", Kind::OneOf(&["on"]), Scope::Session, "Backslashes in '…' are literal."),
     setting("statement_timeout", "0", Kind::Duration, Scope::Session, "Longest run of a statement; 0 = no limit."),
-    setting("timezone", "UTC", Kind::OneOf(&["UTC", "utc", "GMT", "Etc/UTC"]), Scope::Session, "Time zone in which timestamptz is shown; only UTC."),
-    setting("transaction_isolation", "read committed", Kind::OneOf(&["read uncommitted", "read committed", "repeatable read"]), Scope::Session, "Isolation of the current transaction."),
+    setting(
+        "timezone",
+        "UTC",
+        Kind::OneOf(&["UTC", "utc", "GMT", "Etc/UTC"]),
+        Scope::Session,
+        "Time zone in which timestamptz is shown; only UTC.",
+    ),
+    setting(
+        "transaction_isolation",
+        "read committed",
+        Kind::OneOf(&["read uncommitted", "read committed", "repeatable read"]),
+        Scope::Session,
+        "Isolation of the current transaction.",
+    ),
     setting("transaction_rows_max", "10000000", Kind::Integer, Scope::System, "Most rows that one transaction may change."),
 ];
 
@@ -83,7 +125,8 @@ pub const SETTINGS: &[Setting] = &[
 pub fn find(name: &str) -> Result<&'static Setting> {
     let lower = name.to_ascii_lowercase();
     SETTINGS.iter().find(|s| s.name == lower).ok_or_else(|| {
-        Error::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\"")).with_hint("SHOW ALL lists the settings.")
+        Error::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
+            .with_hint("SHOW ALL lists the settings.")
     })
 }
 

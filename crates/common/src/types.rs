@@ -26,7 +26,10 @@ pub enum SqlType {
     BigInt,
     Real,
     Double,
-    Numeric { precision: u8, scale: i8 },
+    Numeric {
+        precision: u8,
+        scale: i8,
+    },
     Text,
     Varchar(Option<u32>),
     Bytea,
@@ -60,7 +63,9 @@ impl SqlType {
             SqlType::Real => DataType::Float32,
             SqlType::Double => DataType::Float64,
             SqlType::Numeric { precision, scale } => DataType::Decimal128(*precision, *scale),
-            SqlType::Text | SqlType::Varchar(_) | SqlType::Uuid | SqlType::Json | SqlType::Jsonb | SqlType::Name | SqlType::Char => DataType::Utf8,
+            SqlType::Text | SqlType::Varchar(_) | SqlType::Uuid | SqlType::Json | SqlType::Jsonb | SqlType::Name | SqlType::Char => {
+                DataType::Utf8
+            }
             SqlType::Unknown => DataType::Utf8,
             SqlType::Oid => DataType::Int64,
             SqlType::Bytea => DataType::Binary,
@@ -128,9 +133,11 @@ impl SqlType {
             DataType::Timestamp(_, None) => SqlType::Timestamp,
             DataType::Timestamp(_, Some(_)) => SqlType::TimestampTz,
             DataType::Interval(_) | DataType::Duration(_) => SqlType::Interval,
-            DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) | DataType::ListView(f) | DataType::LargeListView(f) => {
-                SqlType::Array(Box::new(SqlType::of(f)))
-            }
+            DataType::List(f)
+            | DataType::LargeList(f)
+            | DataType::FixedSizeList(f, _)
+            | DataType::ListView(f)
+            | DataType::LargeListView(f) => SqlType::Array(Box::new(SqlType::of(f))),
             DataType::Dictionary(_, v) => SqlType::of(&Field::new("v", v.as_ref().clone(), true)),
             _ => SqlType::Text,
         }

@@ -55,8 +55,16 @@ pub(crate) enum Event {
 pub(crate) enum Control {
     CreateTable(RelationSpec),
     CreateSource(SourceSpec),
-    CreateJob { spec: Box<JobSpec>, restored: Option<Box<RestoredJob>>, reply: oneshot::Sender<Result<JobHandle>> },
-    Drop { relations: Vec<RelationId>, jobs: Vec<JobId>, reply: oneshot::Sender<Result<()>> },
+    CreateJob {
+        spec: Box<JobSpec>,
+        restored: Option<Box<RestoredJob>>,
+        reply: oneshot::Sender<Result<JobHandle>>,
+    },
+    Drop {
+        relations: Vec<RelationId>,
+        jobs: Vec<JobId>,
+        reply: oneshot::Sender<Result<()>>,
+    },
     Checkpoint(oneshot::Sender<Result<CheckpointInfo>>),
     /// Answered when all that was written or read before it is visible.
     Flush(oneshot::Sender<Result<()>>),
@@ -281,11 +289,10 @@ impl Clock {
     fn time_to_wait(&self) -> Option<Duration> {
         let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
         let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
-        let checkpoint = (self.dirty && !self.committing && room)
-            .then(|| match self.checkpoint_soon {
-                true => Duration::from_millis(1),
-                false => self.checkpoint_interval.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1)),
-            });
+        let checkpoint = (self.dirty && !self.committing && room).then(|| match self.checkpoint_soon {
+            true => Duration::from_millis(1),
+            false => self.checkpoint_interval.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1)),
+        });
         match (epoch, checkpoint) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

@@ -95,7 +95,12 @@ impl Engine {
     /// Starts workers, clock and committer and continues all jobs from the last checkpoint. Jobs whose backfill had
     /// not ended begin it anew.
     pub fn start(
-        config: EngineConfig, store: Arc<Store>, recovered: &Recovered, tables: Vec<RelationSpec>, sources: Vec<SourceSpec>, jobs: Vec<JobSpec>,
+        config: EngineConfig,
+        store: Arc<Store>,
+        recovered: &Recovered,
+        tables: Vec<RelationSpec>,
+        sources: Vec<SourceSpec>,
+        jobs: Vec<JobSpec>,
     ) -> Result<Engine> {
         let meta = Meta::decode(&recovered.meta)?;
         let (events, receiver) = crossbeam_channel::unbounded();

@@ -1,8 +1,8 @@
 //! Jobs as the engine's callers see them: what to run, how far it is, what it costs.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arrow_schema::SchemaRef;

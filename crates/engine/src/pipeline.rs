@@ -83,7 +83,8 @@ mod tests {
     use super::*;
 
     fn jobs(list: &[(u32, &[u32], u32)]) -> BTreeMap<JobId, Edges> {
-        let edges = |reads: &[u32], writes: u32| Edges { reads: reads.iter().map(|r| RelationId(*r)).collect(), writes: RelationId(writes) };
+        let edges =
+            |reads: &[u32], writes: u32| Edges { reads: reads.iter().map(|r| RelationId(*r)).collect(), writes: RelationId(writes) };
         list.iter().map(|(id, reads, writes)| (JobId(*id), edges(reads, *writes))).collect()
     }
 

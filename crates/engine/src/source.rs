@@ -60,7 +60,12 @@ pub(crate) struct SourceReader {
 impl SourceReader {
     /// Opens the source and starts to decode.
     pub fn start(
-        spec: &SourceSpec, columns: Vec<usize>, from: Option<Position>, jobs: Vec<JobId>, wake: Sender<Event>, wake_pending: Arc<AtomicBool>,
+        spec: &SourceSpec,
+        columns: Vec<usize>,
+        from: Option<Position>,
+        jobs: Vec<JobId>,
+        wake: Sender<Event>,
+        wake_pending: Arc<AtomicBool>,
     ) -> Result<SourceReader> {
         let mut reader = millpond_connect::open(&spec.options, &spec.format, &spec.schema, &columns, from.as_ref())?;
         let position_text = from.as_ref().map(|p| reader.describe(p)).unwrap_or_default();

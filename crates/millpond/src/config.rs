@@ -101,7 +101,9 @@ impl Options {
             return Err(invalid(format!("parallelism {parallelism} is out of range"), "Use a number from 1 to 256."));
         }
         let memory = match self.memory.or(file.memory) {
-            Some(text) => parse_size(&text).ok_or_else(|| invalid(format!("\"{text}\" is not a memory size"), "Use a size such as 512MB or 4GB."))?,
+            Some(text) => {
+                parse_size(&text).ok_or_else(|| invalid(format!("\"{text}\" is not a memory size"), "Use a size such as 512MB or 4GB."))?
+            }
             None => (machine_memory() / 2).max(MEMORY_MIN),
         };
         if memory < MEMORY_MIN {
@@ -127,8 +129,9 @@ impl Options {
 }
 
 fn read_file(path: &Path) -> Result<Options> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| invalid(format!("cannot read the configuration file {}: {e}", path.display()), "Check the path given with --config."))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        invalid(format!("cannot read the configuration file {}: {e}", path.display()), "Check the path given with --config.")
+    })?;
     toml::from_str(&text).map_err(|e| {
         invalid(format!("the configuration file {} is not valid", path.display()), "See `millpond serve --help` for the settings.")
             .with_detail(e.to_string().trim().to_string())

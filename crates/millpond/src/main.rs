@@ -78,7 +78,11 @@ fn configure(options: config::Options, demo: bool) -> Result<Config> {
             .with_hint("Use a level such as info, or parts such as millpond_engine=debug.")
     })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if config.log_json { log.json().init() } else { log.with_target(false).init() }
+    if config.log_json {
+        log.json().init()
+    } else {
+        log.with_target(false).init()
+    }
     Ok(config)
 }
 

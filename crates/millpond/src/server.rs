@@ -79,9 +79,12 @@ async fn listen(address: SocketAddr, option: &str) -> Result<TcpListener, Fatal>
     }
     TcpListener::bind(address).await.map_err(|e| {
         let error = match e.kind() {
-            std::io::ErrorKind::AddrInUse => Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("the address {address} is in use"))
-                .with_hint(format!("Another server runs there. Stop it, or name another address with {option}.")),
-            _ => Error::new(SqlState::IO_ERROR, format!("cannot listen on {address}: {e}")).with_hint(format!("Name another address with {option}.")),
+            std::io::ErrorKind::AddrInUse => {
+                Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("the address {address} is in use"))
+                    .with_hint(format!("Another server runs there. Stop it, or name another address with {option}."))
+            }
+            _ => Error::new(SqlState::IO_ERROR, format!("cannot listen on {address}: {e}"))
+                .with_hint(format!("Name another address with {option}.")),
         };
         Fatal(Exit::Port, error)
     })
@@ -112,7 +115,8 @@ fn read_script(path: &Path) -> Result<String, Fatal> {
 async fn initialise(database: &Arc<Database>, script: &str) -> Result<()> {
     let mut session = session(database, "init")?;
     for statement in session.parse(script)? {
-        let text = statement.text().lines().find(|l| !l.trim().is_empty() && !l.trim_start().starts_with("--")).unwrap_or_default().to_string();
+        let text =
+            statement.text().lines().find(|l| !l.trim().is_empty() && !l.trim_start().starts_with("--")).unwrap_or_default().to_string();
         tracing::info!("init: {text}");
         let result = session.execute(&statement, vec![], false).await;
         if let Err(error) = result {

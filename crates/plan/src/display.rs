@@ -30,12 +30,14 @@ impl StreamPlan {
         };
         let names = |port: usize, columns: &[usize]| columns.iter().map(|c| name(port, *c)).collect::<Vec<_>>().join(", ");
         let left_width = input(0).map_or(0, |n| n.schema.fields().len());
-        let expr = |e: &PlanExpr| {
-            rename(e, &|c| if c < left_width { name(0, c) } else { name(1, c - left_width) })
-        };
+        let expr = |e: &PlanExpr| rename(e, &|c| if c < left_width { name(0, c) } else { name(1, c - left_width) });
         match &node.operator {
             Operator::Scan { relation, .. } => {
-                format!("Scan relation={} columns=[{}]", relation.0, node.schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", "))
+                format!(
+                    "Scan relation={} columns=[{}]",
+                    relation.0,
+                    node.schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ")
+                )
             }
             Operator::Values { .. } => "Values".into(),
             Operator::Filter { predicate } => format!("Filter {}", expr(predicate)),
@@ -74,7 +76,11 @@ impl StreamPlan {
                     .join(", ");
                 let limit = limit.map(|l| format!(" limit={l}")).unwrap_or_default();
                 let offset = if *offset > 0 { format!(" offset={offset}") } else { String::new() };
-                format!("TopN partition=[{}] order=[{order}]{limit}{offset}{}", names(0, partition), if *row_number { " row_number" } else { "" })
+                format!(
+                    "TopN partition=[{}] order=[{order}]{limit}{offset}{}",
+                    names(0, partition),
+                    if *row_number { " row_number" } else { "" }
+                )
             }
         }
     }
@@ -96,8 +102,8 @@ fn describe_call(call: &AggregateCall, name: &dyn Fn(usize) -> String) -> String
 
 /// The expression's text with its columns under their own names.
 fn rename(expr: &PlanExpr, name: &dyn Fn(usize) -> String) -> String {
-    use datafusion::common::tree_node::{Transformed, TreeNode};
     use datafusion::common::Column;
+    use datafusion::common::tree_node::{Transformed, TreeNode};
     use datafusion::logical_expr::Expr;
     let renamed = expr.0.clone().transform(|e| {
         Ok(match &e {

@@ -336,9 +336,7 @@ impl Catalog {
     fn drop_order(&self, mut left: BTreeSet<RelationId>) -> Vec<RelationId> {
         let mut order = Vec::with_capacity(left.len());
         while !left.is_empty() {
-            let free = |id: &RelationId| {
-                !left.iter().any(|other| self.relations.get(other).is_some_and(|r| r.depends_on.contains(id)))
-            };
+            let free = |id: &RelationId| !left.iter().any(|other| self.relations.get(other).is_some_and(|r| r.depends_on.contains(id)));
             // OR REPLACE could in theory make a cycle of numbers; then any order does.
             let next = left.iter().rev().copied().find(free).or_else(|| left.last().copied());
             let Some(next) = next else { break };
@@ -449,9 +447,6 @@ pub fn name_of(parts: &[Ident]) -> Result<Name> {
     match folded.as_slice() {
         [name] => Ok(Name::bare(name.clone())),
         [schema, name] | [_, schema, name] => Ok(Name::qualified(schema.clone(), name.clone())),
-        _ => Err(Error::new(
-            SqlState::SYNTAX_ERROR,
-            format!("improper qualified name (too many dotted names): {}", folded.join(".")),
-        )),
+        _ => Err(Error::new(SqlState::SYNTAX_ERROR, format!("improper qualified name (too many dotted names): {}", folded.join(".")))),
     }
 }

@@ -37,11 +37,9 @@ pub fn create_table(statement: &CreateTable, planner: &Planner<'_>) -> Result<Ne
                     }
                 }
                 ColumnOption::PrimaryKey(_) => set_primary_key(&mut table, vec![position], constraint, &statement.name.name)?,
-                ColumnOption::Check(check) => checks.push((
-                    constraint,
-                    format!("{}_{name}_check", statement.name.name),
-                    check.expr.as_ref().clone(),
-                )),
+                ColumnOption::Check(check) => {
+                    checks.push((constraint, format!("{}_{name}_check", statement.name.name), check.expr.as_ref().clone()))
+                }
                 other => return Err(refused_option(other)),
             }
         }
@@ -232,7 +230,9 @@ fn check_key_type(field: &Field) -> Result<()> {
 fn check_default(expr: &ast::Expr, field: &Field, planner: &Planner<'_>) -> Result<()> {
     let sql_type = SqlType::of(field);
     planner.plan_expr(expr, &Schema::empty(), None, &[], Some(&sql_type)).map(|_| ()).map_err(|e| match e.state() {
-        SqlState::UNDEFINED_COLUMN => Error::unsupported("cannot use column reference in DEFAULT expression", "Use constants and functions only."),
+        SqlState::UNDEFINED_COLUMN => {
+            Error::unsupported("cannot use column reference in DEFAULT expression", "Use constants and functions only.")
+        }
         SqlState::DATATYPE_MISMATCH => Error::new(
             SqlState::DATATYPE_MISMATCH,
             format!("column \"{}\" is of type {} but the default expression is of another type", field.name(), sql_type.name()),
@@ -284,7 +284,9 @@ fn refused_option(option: &ColumnOption) -> Error {
             "GENERATED columns are not supported yet",
             "Compute the value in a view, or use uuid DEFAULT gen_random_uuid() for keys.",
         ),
-        ColumnOption::Collation(_) => Error::unsupported("COLLATE is not supported", "Text is ordered by its bytes, as with COLLATE \"C\"."),
+        ColumnOption::Collation(_) => {
+            Error::unsupported("COLLATE is not supported", "Text is ordered by its bytes, as with COLLATE \"C\".")
+        }
         other => Error::unsupported(format!("column option {other} is not supported"), "Leave it out."),
     }
 }

@@ -114,7 +114,12 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
         let name = line.split('\'').nth(1).unwrap_or_default();
         return Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist")).with_hint(signature_hint);
     }
-    if (has("failed to coerce arguments") || has("function failed to determine") || has("failed to unify argument types") || has("does not support")) && has("function") {
+    if (has("failed to coerce arguments")
+        || has("function failed to determine")
+        || has("failed to unify argument types")
+        || has("does not support"))
+        && has("function")
+    {
         return Error::new(SqlState::UNDEFINED_FUNCTION, sql_types(line)).with_hint(signature_hint);
     }
     if let Some(rest) = line.find("Cannot coerce arithmetic expression ").map(|i| &line[i + 36..]) {
@@ -124,7 +129,12 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
     if let Some(rest) = line.find("comparison operation ").map(|i| &line[i + 21..]) {
         return no_operator(rest);
     }
-    if has("cannot infer common") || has("cannot coerce") || has("cannot get result type") || has("can't cast") || has("cannot automatically convert") {
+    if has("cannot infer common")
+        || has("cannot coerce")
+        || has("cannot get result type")
+        || has("can't cast")
+        || has("cannot automatically convert")
+    {
         return Error::new(SqlState::DATATYPE_MISMATCH, sql_types(line)).with_hint("You might need to add explicit type casts.");
     }
     if has("unsupported cast") {
@@ -142,7 +152,8 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
     if has("inconsistent data length across values") {
         return Error::new(SqlState::SYNTAX_ERROR, "VALUES lists must all be the same length");
     }
-    if has("must return exactly one column") || has("should only return one column") || has("subquery must return") || has("single column") {
+    if has("must return exactly one column") || has("should only return one column") || has("subquery must return") || has("single column")
+    {
         return Error::new(SqlState::SYNTAX_ERROR, "subquery must return only one column");
     }
     if has("more than one row") {

@@ -29,7 +29,6 @@ pub mod statement;
 pub mod stream;
 pub mod types;
 
-
 pub use arithmetic::checked_arithmetic;
 pub use catalog::{Catalog, NewRelation, Relation, RelationKind, SourceDef, TableDef};
 pub use context::base_context;

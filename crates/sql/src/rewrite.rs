@@ -28,7 +28,9 @@ pub fn postgres(plan: LogicalPlan) -> DfResult<LogicalPlan> {
 
 fn node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
     match plan {
-        LogicalPlan::Limit(_) | LogicalPlan::TableScan(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::Unnest(_) => Ok(Transformed::no(plan)),
+        LogicalPlan::Limit(_) | LogicalPlan::TableScan(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::Unnest(_) => {
+            Ok(Transformed::no(plan))
+        }
         LogicalPlan::Union(union) => {
             let inputs = union.inputs;
             Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)))
@@ -89,7 +91,8 @@ fn wide(expr: Expr) -> Expr {
 
 /// The functions whose result has the type of their arguments keep integers; the others get what they expect.
 fn scalar_function(mut function: ScalarFunction) -> Expr {
-    const POLYMORPHIC: [&str; 9] = ["coalesce", "greatest", "least", "nullif", "make_array", "abs", "nvl", "array_append", "array_position"];
+    const POLYMORPHIC: [&str; 9] =
+        ["coalesce", "greatest", "least", "nullif", "make_array", "abs", "nvl", "array_append", "array_position"];
     if function.func.name() == "mod"
         && let [a, b] = function.args.as_slice()
     {
@@ -122,9 +125,7 @@ fn explicit_cast(Cast { expr, field }: Cast, schema: &DFSchema) -> DfResult<Expr
 /// A number as an integer, rounded as PostgreSQL rounds.
 pub(crate) fn integer_cast(expr: Expr, from: &DataType, to: DataType) -> Expr {
     match from {
-        DataType::Float32 | DataType::Float64 | DataType::Decimal128(_, 1..) => {
-            cast(functions_round(expr), to)
-        }
+        DataType::Float32 | DataType::Float64 | DataType::Decimal128(_, 1..) => cast(functions_round(expr), to),
         _ => cast(expr, to),
     }
 }
@@ -170,7 +171,14 @@ fn operator(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> Df
     let arithmetic = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo);
     let comparison = matches!(
         op,
-        Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom
+        Operator::Eq
+            | Operator::NotEq
+            | Operator::Lt
+            | Operator::LtEq
+            | Operator::Gt
+            | Operator::GtEq
+            | Operator::IsDistinctFrom
+            | Operator::IsNotDistinctFrom
     );
     if arithmetic || comparison {
         let (l, r) = (known(&left), known(&right));
@@ -214,8 +222,15 @@ fn is_text_literal(expr: &Expr) -> bool {
 /// A quoted literal beside a value of another type.
 fn literal_as(literal: Expr, other: &DataType, op: Operator) -> Expr {
     match other {
-        DataType::Timestamp(_, _) | DataType::Date32 if op == Operator::Plus => cast(literal, DataType::Interval(IntervalUnit::MonthDayNano)),
-        t if t.is_numeric() || matches!(t, DataType::Timestamp(_, _) | DataType::Date32 | DataType::Time64(_) | DataType::Boolean | DataType::Interval(_)) => {
+        DataType::Timestamp(_, _) | DataType::Date32 if op == Operator::Plus => {
+            cast(literal, DataType::Interval(IntervalUnit::MonthDayNano))
+        }
+        t if t.is_numeric()
+            || matches!(
+                t,
+                DataType::Timestamp(_, _) | DataType::Date32 | DataType::Time64(_) | DataType::Boolean | DataType::Interval(_)
+            ) =>
+        {
             cast(literal, t.clone())
         }
         _ => literal,

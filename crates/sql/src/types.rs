@@ -24,7 +24,10 @@ pub fn sql_type(name: &ast::DataType) -> Result<SqlType> {
         D::Text => SqlType::Text,
         D::Varchar(length) | D::CharacterVarying(length) | D::CharVarying(length) => SqlType::Varchar(character_length(length)?),
         D::Char(_) | D::Character(_) => {
-            return Err(Error::unsupported(format!("type {name} is not supported"), "Use text or varchar(n); blanks are then kept as they are."));
+            return Err(Error::unsupported(
+                format!("type {name} is not supported"),
+                "Use text or varchar(n); blanks are then kept as they are.",
+            ));
         }
         D::Bytea => SqlType::Bytea,
         D::Date => SqlType::Date,
@@ -99,9 +102,9 @@ fn character_length(length: &Option<CharacterLength>) -> Result<Option<u32>> {
         Some(CharacterLength::IntegerLength { length: 0, .. }) => {
             Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, "length for type varchar must be at least 1"))
         }
-        Some(CharacterLength::IntegerLength { length, .. }) => u32::try_from(*length).map(Some).map_err(|_| {
-            Error::new(SqlState::INVALID_PARAMETER_VALUE, "length for type varchar cannot exceed 10485760")
-        }),
+        Some(CharacterLength::IntegerLength { length, .. }) => u32::try_from(*length)
+            .map(Some)
+            .map_err(|_| Error::new(SqlState::INVALID_PARAMETER_VALUE, "length for type varchar cannot exceed 10485760")),
     }
 }
 

@@ -47,7 +47,8 @@ fn evaluate(database: &Database, expr: &str) -> Result<String> {
     let (_, field) = bound.to_field(&schema).unwrap();
     let physical = planner.context.create_physical_expr(bound, &schema).map_err(millpond_sql::error::from_datafusion)?;
     let physical = millpond_sql::checked_arithmetic(physical);
-    let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &RecordBatchOptions::new().with_row_count(Some(1))).unwrap();
+    let row =
+        RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &RecordBatchOptions::new().with_row_count(Some(1))).unwrap();
     let value = physical.evaluate(&row).and_then(|v| v.into_array(1)).map_err(millpond_sql::error::from_datafusion)?;
     let options = FormatOptions::default().with_null("NULL");
     let text = ArrayFormatter::try_new(&value, &options).unwrap().value(0).to_string();

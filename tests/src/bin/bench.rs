@@ -131,7 +131,11 @@ async fn freshness(inserts: usize) {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let server = Server::start(dir.path(), &["--log", "warn"]).await;
     let client = server.connect().await;
-    run(&client, "CREATE TABLE account (id INT PRIMARY KEY, branch INT); CREATE TABLE payment (id INT PRIMARY KEY, account INT, amount INT)").await;
+    run(
+        &client,
+        "CREATE TABLE account (id INT PRIMARY KEY, branch INT); CREATE TABLE payment (id INT PRIMARY KEY, account INT, amount INT)",
+    )
+    .await;
     run(&client, "INSERT INTO account SELECT v, v % 10 FROM generate_series(1, 1000) AS t(v)").await;
     run(
         &client,
@@ -156,7 +160,11 @@ async fn freshness(inserts: usize) {
     }
     println!("\nfreshness over a join and an aggregate, {inserts} INSERTs at about 100 per second, milliseconds");
     println!("{:<52} {:>8} {:>8} {:>8}", "", "p50", "p99", "p99.9");
-    for (what, list) in [("INSERT to durable answer (fsync)", durable), ("durable answer to visible in SELECT", visible), ("the same SELECT with nothing to wait for", read)] {
+    for (what, list) in [
+        ("INSERT to durable answer (fsync)", durable),
+        ("durable answer to visible in SELECT", visible),
+        ("the same SELECT with nothing to wait for", read),
+    ] {
         println!("{what:<52} {:>8.2} {:>8.2} {:>8.2}", quantile(&list, 0.5), quantile(&list, 0.99), quantile(&list, 0.999));
     }
 }

@@ -67,14 +67,18 @@ impl Clock {
         }
         self.store.relation_add(spec.output.clone());
         let view = restored.is_none().then(|| self.store.read_view());
-        let estimate = |v: &millpond_state::ReadView| {
-            edges.reads.iter().filter(|r| v.spec(**r).is_some()).map(|r| v.row_estimate(*r)).sum::<u64>()
-        };
+        let estimate =
+            |v: &millpond_state::ReadView| edges.reads.iter().filter(|r| v.spec(**r).is_some()).map(|r| v.row_estimate(*r)).sum::<u64>();
         let rows_total = view.as_ref().filter(|_| sources.is_empty()).map(estimate);
         let (progress, receiver) = watch::channel(JobProgress { state: state.clone(), rows_done: 0, rows_total });
         if attached {
             let from = self.epoch + 1;
-            self.workers.send(|_| Command::CreateJob { spec: Arc::clone(&spec), from, restored: restored.is_some(), backfill: view.clone() });
+            self.workers.send(|_| Command::CreateJob {
+                spec: Arc::clone(&spec),
+                from,
+                restored: restored.is_some(),
+                backfill: view.clone(),
+            });
         }
         let workers = self.workers.count();
         let job = Job {
@@ -151,7 +155,11 @@ impl Clock {
     }
 
     fn start_reader(
-        &self, source: RelationId, columns: Vec<usize>, from: Option<millpond_connect::Position>, jobs: Vec<JobId>,
+        &self,
+        source: RelationId,
+        columns: Vec<usize>,
+        from: Option<millpond_connect::Position>,
+        jobs: Vec<JobId>,
     ) -> Result<SourceReader> {
         let missing = || Error::internal("a job reads a source that is not there");
         let spec = self.sources.get(&source).ok_or_else(missing)?;
@@ -170,9 +178,9 @@ impl Clock {
         if self.shutdown.is_some() {
             return;
         }
-        let pair = (0..self.readers.len()).flat_map(|a| (0..a).map(move |b| (b, a))).find(|(b, a)| {
-            matches!((self.readers.get(*b), self.readers.get(*a)), (Some(x), Some(y)) if x.is_level_with(y))
-        });
+        let pair = (0..self.readers.len())
+            .flat_map(|a| (0..a).map(move |b| (b, a)))
+            .find(|(b, a)| matches!((self.readers.get(*b), self.readers.get(*a)), (Some(x), Some(y)) if x.is_level_with(y)));
         let Some((first, second)) = pair else { return };
         let gone = self.readers.remove(second);
         let Some(kept) = self.readers.get_mut(first) else { return };

@@ -68,14 +68,13 @@ impl Clock {
         self.tell();
     }
 
-    /// Which new jobs are level now.
+    /// Which new jobs are level now. Their figures are told first: whoever waited for the news reads the view at once.
     fn progress(&mut self, epoch: u64) {
         let workers = self.workers.count();
         let read = |id: &JobId| self.readers.iter().filter(|r| r.jobs.contains(id)).map(|r| r.rows_read).sum::<u64>();
-        for (id, job) in &mut self.jobs {
-            if !matches!(job.state, JobState::Backfilling) {
-                continue;
-            }
+        let mut news = Vec::new();
+        for (id, job) in self.jobs.iter_mut().filter(|(_, j)| matches!(j.state, JobState::Backfilling)) {
+            job.source_rows = read(id);
             let level = job.workers_done >= workers && job.sources_level.is_some_and(|e| e <= epoch);
             if level {
                 job.state = JobState::Running;
@@ -84,7 +83,18 @@ impl Clock {
                 self.checkpoint_soon = true;
                 tracing::info!(job = job.spec.id.0, view = job.spec.name, epoch, "view is level with its inputs");
             }
-            job.source_rows = read(id);
+            news.push(*id);
+        }
+        self.announce(&news);
+    }
+
+    /// Tells system relations, then those who wait for these jobs.
+    fn announce(&self, news: &[JobId]) {
+        if news.is_empty() {
+            return;
+        }
+        self.tell();
+        for job in news.iter().filter_map(|id| self.jobs.get(id)) {
             let _ = job.progress.send(JobProgress { state: job.state.clone(), rows_done: job.rows(), rows_total: job.rows_total });
         }
     }
@@ -99,6 +109,7 @@ impl Clock {
         let name = self.jobs.get(&id).map(|j| j.spec.name.clone()).unwrap_or_default();
         let mut list = vec![(id, error.clone())];
         list.extend(pipeline::downstream(&edges, id).into_iter().map(|d| (d, reason(&name))));
+        let mut news = Vec::new();
         for (id, error) in list {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             if matches!(job.state, JobState::Failed(_)) {
@@ -106,9 +117,10 @@ impl Clock {
             }
             tracing::error!(job = id.0, view = job.spec.name, error = %error, "view has failed");
             job.state = JobState::Failed(error);
-            let _ = job.progress.send(JobProgress { state: job.state.clone(), rows_done: job.rows(), rows_total: job.rows_total });
+            news.push(id);
             self.dirty = true;
         }
+        self.announce(&news);
     }
 
     /// Failed jobs lose their dataflow between two epochs.
@@ -116,7 +128,8 @@ impl Clock {
         if !self.in_flight.is_empty() {
             return;
         }
-        let gone = self.jobs.iter().filter(|(_, j)| j.attached && matches!(j.state, JobState::Failed(_))).map(|(id, _)| *id).collect::<Vec<_>>();
+        let gone =
+            self.jobs.iter().filter(|(_, j)| j.attached && matches!(j.state, JobState::Failed(_))).map(|(id, _)| *id).collect::<Vec<_>>();
         for id in gone {
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.attached = false;

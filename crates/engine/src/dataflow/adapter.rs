@@ -71,7 +71,10 @@ where
 }
 
 fn add_port<'scope>(
-    builder: &mut OperatorBuilder<'scope, Epoch>, stream: ChunkStream<'scope>, route: Option<Vec<usize>>, workers: usize,
+    builder: &mut OperatorBuilder<'scope, Epoch>,
+    stream: ChunkStream<'scope>,
+    route: Option<Vec<usize>>,
+    workers: usize,
 ) -> Puller {
     match route {
         Some(columns) if workers > 1 => puller(builder.new_input(stream, DistributorPact(move |_| ByHash(columns)))),
@@ -86,7 +89,11 @@ fn complete_before(frontiers: &[MutableAntichain<Epoch>]) -> Epoch {
 
 /// Several stateless operators in one: every chunk passes through all of them at once.
 pub(super) fn stateless<'scope>(
-    scope: Scope<'scope, Epoch>, input: ChunkStream<'scope>, mut chain: Vec<Box<dyn Stateless>>, failure: Failure, stats: Arc<OperatorStats>,
+    scope: Scope<'scope, Epoch>,
+    input: ChunkStream<'scope>,
+    mut chain: Vec<Box<dyn Stateless>>,
+    failure: Failure,
+    stats: Arc<OperatorStats>,
 ) -> ChunkStream<'scope> {
     let mut builder = OperatorBuilder::new(stats.name.clone(), scope);
     let mut port = puller(builder.new_input(input, Pipeline));
@@ -168,7 +175,10 @@ pub(super) struct StatefulContext {
 
 /// An operator that acts once per epoch. `routes[port]`: the columns to exchange by, `None` to stay local.
 pub(super) fn stateful<'scope>(
-    scope: Scope<'scope, Epoch>, inputs: Vec<(ChunkStream<'scope>, Option<Vec<usize>>)>, mut operator: Box<dyn Operator>, context: StatefulContext,
+    scope: Scope<'scope, Epoch>,
+    inputs: Vec<(ChunkStream<'scope>, Option<Vec<usize>>)>,
+    mut operator: Box<dyn Operator>,
+    context: StatefulContext,
 ) -> ChunkStream<'scope> {
     let StatefulContext { failure, stats, worker, workers, from, fresh } = context;
     let mut builder = OperatorBuilder::new(stats.name.clone(), scope);

@@ -7,11 +7,11 @@ use arrow::array::{Int64Array, RecordBatch, UInt32Array};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow_schema::Schema;
+use millpond_common::Delta;
 use millpond_common::hash::{hash_columns, vnode};
 use millpond_common::ids::vnode_owner;
-use millpond_common::Delta;
-use timely::container::Accountable;
 use timely::communication::Push;
+use timely::container::Accountable;
 use timely::dataflow::channels::pushers::exchange::Distributor;
 use timely::dataflow::channels::{ContainerBytes, Message};
 

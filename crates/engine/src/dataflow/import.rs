@@ -30,7 +30,10 @@ struct Backfill {
 
 impl Import {
     pub fn new(
-        relation: RelationId, projection: Vec<usize>, schema: arrow_schema::SchemaRef, handle: InputHandle<Epoch, NoopBuilder<Chunk>>,
+        relation: RelationId,
+        projection: Vec<usize>,
+        schema: arrow_schema::SchemaRef,
+        handle: InputHandle<Epoch, NoopBuilder<Chunk>>,
     ) -> Self {
         Import { relation, projection, schema, handle: Some(handle), backfill: None }
     }

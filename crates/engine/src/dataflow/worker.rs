@@ -50,7 +50,10 @@ type Register = Arc<dyn Fn(Arc<OperatorStats>) + Send + Sync>;
 
 /// Starts the workers.
 pub(crate) fn spawn(
-    workers: usize, store: Arc<Store>, register: Register, report: Arc<dyn Fn(usize, Report) + Send + Sync>,
+    workers: usize,
+    store: Arc<Store>,
+    register: Register,
+    report: Arc<dyn Fn(usize, Report) + Send + Sync>,
 ) -> Result<Workers> {
     let (started, threads) = crossbeam_channel::unbounded();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| crossbeam_channel::unbounded::<Command>()).unzip();
@@ -62,8 +65,14 @@ pub(crate) fn spawn(
         let _ = started.send((index, std::thread::current()));
         let report = Arc::clone(&report);
         let report = move |r| report(index, r);
-        Loop { store: Arc::clone(&store), register: Arc::clone(&register), report: Box::new(report), jobs: BTreeMap::new(), open: VecDeque::new() }
-            .run(worker, &commands);
+        Loop {
+            store: Arc::clone(&store),
+            register: Arc::clone(&register),
+            report: Box::new(report),
+            jobs: BTreeMap::new(),
+            open: VecDeque::new(),
+        }
+        .run(worker, &commands);
     })
     .map_err(|e| Error::internal(format!("cannot start the workers: {e}")))?;
     let mut threads = threads.iter().take(workers).collect::<Vec<_>>();

@@ -65,7 +65,8 @@ fn divide(a: i128, b: i128, shift: i32) -> Result<i128> {
     if b == 0 {
         return Err(Error::new(SqlState::DIVISION_BY_ZERO, "division by zero"));
     }
-    let overflow = || Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range").with_detail("A quotient has more than 38 digits.");
+    let overflow =
+        || Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range").with_detail("A quotient has more than 38 digits.");
     let power = |n: i32| i256::from_i128(10).checked_pow(n as u32).ok_or_else(overflow);
     let (mut dividend, mut divisor) = (i256::from_i128(a), i256::from_i128(b));
     if shift >= 0 {

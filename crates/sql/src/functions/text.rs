@@ -15,9 +15,9 @@ use super::{Function, external, field, mismatch};
 pub fn to_uuid() -> Arc<ScalarUDF> {
     fn invoke(args: &ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         map_text(args, |text| {
-            uuid::Uuid::parse_str(text.trim()).map(|u| u.to_string()).map_err(|_| {
-                Error::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type uuid: \"{text}\""))
-            })
+            uuid::Uuid::parse_str(text.trim())
+                .map(|u| u.to_string())
+                .map_err(|_| Error::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type uuid: \"{text}\"")))
         })
     }
     Function::udf("to_uuid", Volatility::Immutable, one_text, |_| Ok(field(SqlType::Uuid)), invoke)
@@ -86,7 +86,9 @@ pub(super) fn map_text(args: &ScalarFunctionArgs, f: impl Fn(&str) -> Result<Str
     match args.args.first() {
         Some(ColumnarValue::Scalar(scalar)) => {
             let text = match scalar {
-                ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => Some(f(text).map_err(external)?),
+                ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
+                    Some(f(text).map_err(external)?)
+                }
                 _ => None,
             };
             Ok(ColumnarValue::Scalar(ScalarValue::Utf8(text)))

@@ -70,7 +70,9 @@ impl Source<'_> {
                 ast::DiscardObject::TEMP => DiscardKind::Temp,
             }),
             S::Deallocate { name, .. } => StatementKind::Deallocate(all_or(&name)),
-            S::Execute { name: Some(name), parameters, .. } => StatementKind::Execute { name: self.name(&name)?.name, arguments: parameters },
+            S::Execute { name: Some(name), parameters, .. } => {
+                StatementKind::Execute { name: self.name(&name)?.name, arguments: parameters }
+            }
             S::Declare { stmts } => declare(stmts)?,
             S::Fetch { name, direction, .. } => StatementKind::Fetch { name: fold(&name), count: fetch_count(direction)?, skip: false },
             S::Close { cursor } => StatementKind::Close(match cursor {
@@ -142,7 +144,10 @@ impl Source<'_> {
             _ => return Err(Error::new(SqlState::SYNTAX_ERROR, "options of a materialized view are written WITH (name = value)")),
         };
         if let Some(name) = options.keys().next() {
-            return Err(Error::unsupported(format!("option \"{name}\" of a materialized view is not supported"), "There are no such options yet."));
+            return Err(Error::unsupported(
+                format!("option \"{name}\" of a materialized view is not supported"),
+                "There are no such options yet.",
+            ));
         }
         Ok(StatementKind::CreateMaterializedView(CreateMaterializedView {
             name,
@@ -196,9 +201,7 @@ impl Source<'_> {
                 let (isolation, read_only) = transaction_modes(&modes);
                 StatementKind::SetTransaction { session, isolation, read_only }
             }
-            S::SetRole { role_name, .. } => {
-                StatementKind::Set { name: "role".into(), value: role_name.map(|r| fold(&r)), local: false }
-            }
+            S::SetRole { role_name, .. } => StatementKind::Set { name: "role".into(), value: role_name.map(|r| fold(&r)), local: false },
             _ => return Err(Error::unsupported("this form of SET is not supported", "Use SET name = value.")),
         })
     }
@@ -206,7 +209,9 @@ impl Source<'_> {
 
 fn option(option: &ast::SqlOption) -> Option<(String, String)> {
     match option {
-        ast::SqlOption::KeyValue { key, value } => Some((key.value.to_lowercase(), setting_value(std::slice::from_ref(value)).unwrap_or_default())),
+        ast::SqlOption::KeyValue { key, value } => {
+            Some((key.value.to_lowercase(), setting_value(std::slice::from_ref(value)).unwrap_or_default()))
+        }
         ast::SqlOption::Ident(ident) => Some((ident.value.to_lowercase(), "true".into())),
         other => Some((other.to_string(), String::new())),
     }
@@ -269,7 +274,11 @@ fn declare(mut statements: Vec<ast::Declare>) -> Result<StatementKind> {
 fn fetch_count(direction: ast::FetchDirection) -> Result<FetchCount> {
     use ast::FetchDirection as D;
     let number = |value: &ast::ValueWithSpan| {
-        value.value.to_string().parse::<u64>().map_err(|_| Error::unsupported("cursors only move forward", "FETCH a positive number of rows."))
+        value
+            .value
+            .to_string()
+            .parse::<u64>()
+            .map_err(|_| Error::unsupported("cursors only move forward", "FETCH a positive number of rows."))
     };
     Ok(match direction {
         D::Next | D::Forward { limit: None } => FetchCount::Rows(1),

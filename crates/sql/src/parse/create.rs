@@ -10,9 +10,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::Source;
-use crate::statement::{
-    CreateSource, Drop, DropKind, Name, ShowKind, SourceFormat, StatementKind, fold,
-};
+use crate::statement::{CreateSource, Drop, DropKind, Name, ShowKind, SourceFormat, StatementKind, fold};
 
 impl Source<'_> {
     /// Our own statements, recognised by their first words.
@@ -30,7 +28,10 @@ impl Source<'_> {
             },
             "CHECKPOINT" => {
                 if self.tokens.get(1).is_some_and(|t| t.token == Token::LParen) {
-                    return Err(Error::unsupported("CHECKPOINT with options is not supported yet", "Use CHECKPOINT; it returns when everything is durable."));
+                    return Err(Error::unsupported(
+                        "CHECKPOINT with options is not supported yet",
+                        "Use CHECKPOINT; it returns when everything is durable.",
+                    ));
                 }
                 self.nothing_after(1)?;
                 StatementKind::Checkpoint
@@ -46,7 +47,9 @@ impl Source<'_> {
             "EXPLAIN" => self.explain()?,
             "PREPARE" if self.word(1) != "TRANSACTION" => self.prepare()?,
             "MOVE" => return Err(Error::unsupported("MOVE is not supported yet", "FETCH and leave the rows unread.")),
-            "TABLE" | "VACUUM" | "ANALYZE" | "REINDEX" | "CLUSTER" | "LISTEN" | "UNLISTEN" | "NOTIFY" | "LOCK" => return self.no_operation(),
+            "TABLE" | "VACUUM" | "ANALYZE" | "REINDEX" | "CLUSTER" | "LISTEN" | "UNLISTEN" | "NOTIFY" | "LOCK" => {
+                return self.no_operation();
+            }
             "SECURITY" | "LOAD" | "REFRESH" => return self.not_needed(),
             _ => return Ok(None),
         };
@@ -73,7 +76,10 @@ impl Source<'_> {
             "UNLISTEN" => Some(StatementKind::NoOperation("UNLISTEN")),
             "TABLE" => None,
             other => {
-                return Err(Error::unsupported(format!("{other} is not supported"), "Poll the view: a SELECT sees all that was written before it."));
+                return Err(Error::unsupported(
+                    format!("{other} is not supported"),
+                    "Poll the view: a SELECT sees all that was written before it.",
+                ));
             }
         })
     }
@@ -301,7 +307,9 @@ impl Source<'_> {
     fn explain(&self) -> Result<StatementKind> {
         let (mut analyze, mut verbose, mut at) = (false, false, 1);
         if self.tokens.get(at).is_some_and(|t| t.token == Token::LParen) && !["SELECT", "WITH", "VALUES"].contains(&self.word(2).as_str()) {
-            let Some(close) = self.tokens.iter().position(|t| t.token == Token::RParen) else { return Err(self.near_at(self.tokens.len())) };
+            let Some(close) = self.tokens.iter().position(|t| t.token == Token::RParen) else {
+                return Err(self.near_at(self.tokens.len()));
+            };
             let mut word = at + 1;
             while word < close {
                 let mut end = word;
@@ -314,8 +322,18 @@ impl Source<'_> {
                     "VERBOSE" => verbose = on,
                     "COSTS" | "BUFFERS" | "TIMING" | "SUMMARY" | "SETTINGS" | "WAL" => {}
                     "FORMAT" if self.word(word + 1) == "TEXT" => {}
-                    "FORMAT" => return Err(Error::unsupported(format!("EXPLAIN (FORMAT {}) is not supported", self.word(word + 1)), "Use the text format.")),
-                    _ => return Err(Error::new(SqlState::SYNTAX_ERROR, format!("unrecognized EXPLAIN option \"{}\"", self.word(word).to_lowercase()))),
+                    "FORMAT" => {
+                        return Err(Error::unsupported(
+                            format!("EXPLAIN (FORMAT {}) is not supported", self.word(word + 1)),
+                            "Use the text format.",
+                        ));
+                    }
+                    _ => {
+                        return Err(Error::new(
+                            SqlState::SYNTAX_ERROR,
+                            format!("unrecognized EXPLAIN option \"{}\"", self.word(word).to_lowercase()),
+                        ));
+                    }
                 }
                 word = end + 1;
             }
@@ -336,9 +354,11 @@ impl Source<'_> {
         let inner = self.rest(at)?;
         Ok(match inner.kind {
             StatementKind::CreateMaterializedView(create) => StatementKind::ExplainCreateMaterializedView(create),
-            StatementKind::Query(_) | StatementKind::Insert(_) | StatementKind::Update(_) | StatementKind::Delete(_) | StatementKind::Execute { .. } => {
-                StatementKind::Explain { analyze, verbose, statement: Box::new(inner) }
-            }
+            StatementKind::Query(_)
+            | StatementKind::Insert(_)
+            | StatementKind::Update(_)
+            | StatementKind::Delete(_)
+            | StatementKind::Execute { .. } => StatementKind::Explain { analyze, verbose, statement: Box::new(inner) },
             _ => return Err(self.near_at(at)),
         })
     }

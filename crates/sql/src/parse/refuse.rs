@@ -18,17 +18,22 @@ impl Source<'_> {
             ("CREATE" | "DROP" | "ALTER", "SINK") => {
                 not_yet("CREATE SINK", "Read the view over the PostgreSQL protocol instead; sinks come in a later version.")
             }
-            ("CREATE" | "DROP" | "ALTER", "INDEX") => {
-                not_yet("CREATE INDEX", "Lookups by primary key need no index; declare a PRIMARY KEY, or create a materialized view grouped by the columns.")
-            }
+            ("CREATE" | "DROP" | "ALTER", "INDEX") => not_yet(
+                "CREATE INDEX",
+                "Lookups by primary key need no index; declare a PRIMARY KEY, or create a materialized view grouped by the columns.",
+            ),
             ("CREATE" | "DROP" | "ALTER", "FUNCTION" | "PROCEDURE" | "AGGREGATE") => {
                 not_yet(&format!("{} {object}", self.word(0)), "Write the expression in the query, or put it into a view.")
             }
             ("CREATE" | "DROP" | "ALTER", "SEQUENCE") => not_yet("CREATE SEQUENCE", "Use uuid keys, gen_random_uuid() makes them."),
             ("CREATE" | "DROP" | "ALTER", "TYPE" | "DOMAIN") => not_yet(&format!("CREATE {object}"), "Use text with a CHECK constraint."),
             ("CREATE" | "DROP" | "ALTER", "TRIGGER") => not_yet("CREATE TRIGGER", "A materialized view follows its inputs by itself."),
-            ("CREATE" | "DROP" | "ALTER", "CONNECTION" | "SECRET") => not_yet(&format!("CREATE {object}"), "Put the options into the source's WITH clause."),
-            ("CREATE" | "DROP", "DATABASE") => not_yet(&format!("{} DATABASE", self.word(0)), "A server has one database; use CREATE SCHEMA."),
+            ("CREATE" | "DROP" | "ALTER", "CONNECTION" | "SECRET") => {
+                not_yet(&format!("CREATE {object}"), "Put the options into the source's WITH clause.")
+            }
+            ("CREATE" | "DROP", "DATABASE") => {
+                not_yet(&format!("{} DATABASE", self.word(0)), "A server has one database; use CREATE SCHEMA.")
+            }
             ("CREATE" | "DROP" | "ALTER", "USER" | "ROLE" | "GROUP") | ("GRANT" | "REVOKE", _) => {
                 not_yet("role management", "Connections from this machine are accepted under any user name.")
             }
@@ -45,7 +50,9 @@ impl Source<'_> {
             _ if self.mentions(&["EMIT", "ON"]) => {
                 not_yet("EMIT ON WINDOW CLOSE", "Leave it out: the view then shows each window's present result, and corrects it.")
             }
-            _ if self.mentions(&["FOR", "SYSTEM_TIME"]) => not_yet("FOR SYSTEM_TIME AS OF", "Join the table itself; the view follows its changes."),
+            _ if self.mentions(&["FOR", "SYSTEM_TIME"]) => {
+                not_yet("FOR SYSTEM_TIME AS OF", "Join the table itself; the view follows its changes.")
+            }
             _ => None,
         }
     }

@@ -22,9 +22,13 @@ enum Family {
 fn family(sql_type: &SqlType) -> Family {
     match sql_type {
         SqlType::Boolean => Family::Boolean,
-        SqlType::SmallInt | SqlType::Integer | SqlType::BigInt | SqlType::Real | SqlType::Double | SqlType::Numeric { .. } | SqlType::Oid => {
-            Family::Number
-        }
+        SqlType::SmallInt
+        | SqlType::Integer
+        | SqlType::BigInt
+        | SqlType::Real
+        | SqlType::Double
+        | SqlType::Numeric { .. }
+        | SqlType::Oid => Family::Number,
         SqlType::Text | SqlType::Varchar(_) | SqlType::Name | SqlType::Char | SqlType::Unknown => Family::Text,
         SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz => Family::Date,
         SqlType::Time => Family::Time,
@@ -59,7 +63,9 @@ pub(super) fn assign(value: Expr, from: &Field, target: &SqlType, column: &str) 
         SqlType::Jsonb => tagged(functions::to_jsonb(), value),
         SqlType::Varchar(Some(n)) => functions::call(functions::assign_varchar(), vec![text(value, from), lit(i64::from(*n))]),
         _ if from.data_type() == &target.arrow() => value,
-        SqlType::SmallInt | SqlType::Integer | SqlType::BigInt if !untyped => crate::rewrite::integer_cast(value, from.data_type(), target.arrow()),
+        SqlType::SmallInt | SqlType::Integer | SqlType::BigInt if !untyped => {
+            crate::rewrite::integer_cast(value, from.data_type(), target.arrow())
+        }
         other => cast(value, other.arrow()),
     })
 }

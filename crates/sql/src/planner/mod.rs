@@ -114,7 +114,9 @@ impl Planner<'_> {
     pub fn plan_view(&self, query: &ast::Query, columns: &[ast::Ident]) -> Result<ViewPlan> {
         let bound = self.plan_query(query, &[])?;
         if !bound.params.is_empty() {
-            return Err(Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1").with_hint("A view's query cannot have parameters."));
+            return Err(
+                Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1").with_hint("A view's query cannot have parameters.")
+            );
         }
         let schema = crate::stream::nullable(view_columns(&bound.columns, columns)?.as_ref());
         let plan = crate::stream::plan(self, bound.plan, &schema)?;
@@ -125,7 +127,9 @@ impl Planner<'_> {
     pub fn describe_view(&self, query: &ast::Query, columns: &[ast::Ident]) -> Result<(SchemaRef, Vec<RelationId>)> {
         let bound = self.plan_query(query, &[])?;
         if !bound.params.is_empty() {
-            return Err(Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1").with_hint("A view's query cannot have parameters."));
+            return Err(
+                Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1").with_hint("A view's query cannot have parameters.")
+            );
         }
         Ok((view_columns(&bound.columns, columns)?, bound.relations))
     }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, SchemaRef};
 use datafusion::catalog::TableFunctionArgs;
+use datafusion::common::DFSchema;
 use datafusion::common::TableReference;
 use datafusion::common::config::ConfigOptions;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
-use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::common::DFSchema;
 use millpond_common::{Error, RelationId, Result, SqlState};
 
 use super::Planner;
@@ -74,8 +74,9 @@ impl<'a> Provider<'a> {
             Some(Arc::new(RelationSource { relation: RelationRef::System(schema.into(), table.into()), schema: columns }))
         };
         match schema {
-            Some(schema) if RESERVED_SCHEMAS.contains(&schema) => system(schema)
-                .ok_or_else(|| Error::new(SqlState::UNDEFINED_TABLE, format!("relation \"{schema}.{table}\" does not exist"))),
+            Some(schema) if RESERVED_SCHEMAS.contains(&schema) => {
+                system(schema).ok_or_else(|| Error::new(SqlState::UNDEFINED_TABLE, format!("relation \"{schema}.{table}\" does not exist")))
+            }
             Some(schema) => self.user(&Name::qualified(schema, table)),
             None => {
                 if let Some(found) = system("pg_catalog") {
@@ -114,7 +115,9 @@ impl<'a> Provider<'a> {
     /// Names the schema that has the relation, if another one does.
     fn hint(&self, error: Error, name: &Name) -> Error {
         match self.planner.catalog.relations().find(|r| r.name == name.name) {
-            Some(other) => error.with_hint(format!("There is one in schema \"{0}\": write {0}.{1}, or set search_path.", other.schema, other.name)),
+            Some(other) => {
+                error.with_hint(format!("There is one in schema \"{0}\": write {0}.{1}, or set search_path.", other.schema, other.name))
+            }
             None => error,
         }
     }
@@ -128,10 +131,7 @@ fn renamed(plan: LogicalPlan, columns: &SchemaRef) -> Result<LogicalPlan> {
         .zip(columns.fields())
         .map(|((qualifier, field), column)| Expr::Column(datafusion::common::Column::from((qualifier, field))).alias(column.name()))
         .collect::<Vec<_>>();
-    datafusion::logical_expr::LogicalPlanBuilder::from(plan)
-        .project(exprs)
-        .and_then(|b| b.build())
-        .map_err(crate::error::from_datafusion)
+    datafusion::logical_expr::LogicalPlanBuilder::from(plan).project(exprs).and_then(|b| b.build()).map_err(crate::error::from_datafusion)
 }
 
 impl ContextProvider for Provider<'_> {
@@ -152,8 +152,10 @@ impl ContextProvider for Provider<'_> {
             .build();
         let simplifier = ExprSimplifier::new(context);
         let schema = DFSchema::empty();
-        let args =
-            args.into_iter().map(|arg| simplifier.coerce(arg, &schema).and_then(|e| simplifier.simplify(e))).collect::<DfResult<Vec<_>>>()?;
+        let args = args
+            .into_iter()
+            .map(|arg| simplifier.coerce(arg, &schema).and_then(|e| simplifier.simplify(e)))
+            .collect::<DfResult<Vec<_>>>()?;
         Ok(provider_as_source(function.create_table_provider_with_args(TableFunctionArgs::new(&args, &self.state))?))
     }
 

@@ -44,11 +44,17 @@ fn derived(factor: &TableFactor) -> Result<Option<TableFactor>> {
         "tumble" => "TUMBLE(relation, time column, INTERVAL size)",
         "hop" => "HOP(relation, time column, INTERVAL slide, INTERVAL size)",
         "session" => {
-            return Err(Error::unsupported("SESSION windows are not supported yet", "Use TUMBLE or HOP, or group by a column of your own."));
+            return Err(Error::unsupported(
+                "SESSION windows are not supported yet",
+                "Use TUMBLE or HOP, or group by a column of your own.",
+            ));
         }
         _ => return Ok(None),
     };
-    let invalid = || Error::new(SqlState::UNDEFINED_FUNCTION, format!("{} takes other arguments", function.to_uppercase())).with_hint(format!("Write {usage}."));
+    let invalid = || {
+        Error::new(SqlState::UNDEFINED_FUNCTION, format!("{} takes other arguments", function.to_uppercase()))
+            .with_hint(format!("Write {usage}."))
+    };
     let arguments = args.iter().map(argument).collect::<Option<Vec<_>>>().ok_or_else(invalid)?;
     let [relation, column, intervals @ ..] = arguments.as_slice() else { return Err(invalid()) };
     let default_alias = match relation {

@@ -82,10 +82,8 @@ impl Builder<'_> {
         }
         let node = self.project(input, unique, std::sync::Arc::new(arrow_schema::Schema::new(kept)))?;
         let group = group.into_iter().map(place).collect();
-        let calls = calls
-            .into_iter()
-            .map(|c| AggregateCall { argument: c.argument.map(place), filter: c.filter.map(place), ..c })
-            .collect();
+        let calls =
+            calls.into_iter().map(|c| AggregateCall { argument: c.argument.map(place), filter: c.filter.map(place), ..c }).collect();
         Ok((node, group, calls))
     }
 }

@@ -157,7 +157,8 @@ impl<'a> Builder<'a> {
                 true => built,
                 false => {
                     let casts = schema.fields().iter().enumerate();
-                    let exprs = casts.map(|(i, f)| PlanExpr(datafusion::logical_expr::cast(column_expr(i), f.data_type().clone()))).collect();
+                    let exprs =
+                        casts.map(|(i, f)| PlanExpr(datafusion::logical_expr::cast(column_expr(i), f.data_type().clone()))).collect();
                     self.project(built, exprs, schema.clone())?
                 }
             });

@@ -1,9 +1,9 @@
 //! Expressions over columns by position.
 
+use datafusion::common::Column;
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::logical_expr::Expr;
-use datafusion::common::Column;
 use millpond_common::{Error, Result};
 use millpond_plan::PlanExpr;
 

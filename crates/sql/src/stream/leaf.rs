@@ -19,12 +19,18 @@ use crate::planner::{RelationRef, RelationSource};
 impl Builder<'_> {
     pub(super) fn scan(&mut self, scan: &TableScan) -> Result<usize> {
         let Some(source) = scan.source.downcast_ref::<RelationSource>() else {
-            return Err(not_yet(format!("the table function {}", scan.table_name.table()), "Write the rows with VALUES, or insert them into a table."));
+            return Err(not_yet(
+                format!("the table function {}", scan.table_name.table()),
+                "Write the rows with VALUES, or insert them into a table.",
+            ));
         };
         let id = match &source.relation {
             RelationRef::User(id) => *id,
             RelationRef::System(schema, name) => {
-                return Err(refuse(format!("the system relation {schema}.{name}"), "Select from it when you need it; it is not a stream of changes."));
+                return Err(refuse(
+                    format!("the system relation {schema}.{name}"),
+                    "Select from it when you need it; it is not a stream of changes.",
+                ));
             }
         };
         let relation = self.planner.catalog.get(id).ok_or_else(|| Error::internal("a scan of a relation that is gone"))?;
@@ -67,11 +73,8 @@ impl Builder<'_> {
     pub(super) fn values(&mut self, values: &Values) -> Result<usize> {
         let schema = stream_schema(&values.schema);
         let mut columns: Vec<Vec<ScalarValue>> = vec![Vec::with_capacity(values.values.len()); schema.fields().len()];
-        let one_row = RecordBatch::try_new_with_options(
-            Arc::new(Schema::empty()),
-            Vec::new(),
-            &RecordBatchOptions::new().with_row_count(Some(1)),
-        )?;
+        let one_row =
+            RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &RecordBatchOptions::new().with_row_count(Some(1)))?;
         for row in &values.values {
             for ((expr, field), column) in row.iter().zip(schema.fields()).zip(&mut columns) {
                 let physical = self.planner.context.create_physical_expr(expr.clone(), &DFSchema::empty()).map_err(from_datafusion)?;

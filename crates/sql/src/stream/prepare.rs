@@ -46,7 +46,9 @@ fn check(plan: &LogicalPlan) -> Result<()> {
         node.apply_expressions(|expr| {
             expr.apply(|e| {
                 match e {
-                    Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => return Err(external(volatile(f.func.name()))),
+                    Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => {
+                        return Err(external(volatile(f.func.name())));
+                    }
                     Expr::ScalarSubquery(subquery) => one_row(&subquery.subquery).map_err(external)?,
                     _ => {}
                 }

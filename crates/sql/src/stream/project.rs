@@ -35,7 +35,8 @@ impl Builder<'_> {
     /// input, and the two projections as one over that.
     fn merge(&self, input: usize, exprs: &[PlanExpr]) -> Result<Option<(usize, Vec<PlanExpr>)>> {
         let node = self.node(input);
-        let (Operator::Project { exprs: inner }, [grandchild], true) = (&node.operator, node.inputs.as_slice(), self.is_newest(input)) else {
+        let (Operator::Project { exprs: inner }, [grandchild], true) = (&node.operator, node.inputs.as_slice(), self.is_newest(input))
+        else {
             return Ok(None);
         };
         let mut uses: HashMap<usize, usize> = HashMap::new();

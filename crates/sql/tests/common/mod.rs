@@ -124,7 +124,9 @@ impl Database {
                 self.planner().optimize(bound.plan)?;
                 return Ok(None);
             }
-            StatementKind::ExplainCreateMaterializedView(c) => return Ok(Some(millpond_sql::create_materialized_view(c, &self.planner())?.1)),
+            StatementKind::ExplainCreateMaterializedView(c) => {
+                return Ok(Some(millpond_sql::create_materialized_view(c, &self.planner())?.1));
+            }
             other => return Err(Error::internal(format!("not for this test: {other:?}"))),
         };
         self.catalog.add(new)?;
