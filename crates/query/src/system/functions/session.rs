@@ -32,6 +32,8 @@ pub fn functions() -> Vec<Function> {
         function("pg_is_other_temp_schema", 1..=1, Boolean, |_| Ok(false.into())),
         function("pg_try_advisory_lock", 1..=2, Boolean, |_| Ok(true.into())).volatile(),
         function("pg_advisory_unlock", 1..=2, Boolean, |_| Ok(true.into())).volatile(),
+        // What pools call when a connection comes back: nothing is held.
+        function("pg_advisory_unlock_all", 0..=0, Text, |_| Ok("".into())).volatile(),
         function("pg_client_encoding", 0..=0, Name, |_| Ok("UTF8".into())),
         function("inet_server_port", 0..=0, Integer, nothing),
         function("inet_client_port", 0..=0, Integer, nothing),
