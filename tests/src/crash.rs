@@ -58,6 +58,10 @@ CREATE MATERIALIZED VIEW price_by_category AS SELECT a.category, sum(p.price) AS
 
 const COPIES: &[(&str, &str)] = &[("payment", "payment_copy"), ("bid", "bid_copy"), ("auction", "auction_copy")];
 
+/// Views over sources that flow: each may stand at a place of its own until its source is still, so they are compared
+/// with their inputs' copies at the end.
+const STREAMED: &[&str] = &["paid", "paid_rich", "price", "price_by_category"];
+
 /// Runs the plan; an error says what was violated.
 pub async fn torture(plan: &Plan, dir: &Path, arguments: &[&str]) -> Result<Outcome, String> {
     let mut random = StdRng::seed_from_u64(plan.seed);
@@ -98,7 +102,7 @@ pub async fn torture(plan: &Plan, dir: &Path, arguments: &[&str]) -> Result<Outc
         let client = server.connect().await;
         let context = |e: String| format!("seed {} after kill {}: {e}\n{}", plan.seed, kill + 1, server.log());
         model.compare(&client).await.map_err(context)?;
-        outcome.comparisons += oracle::check_all(&client, COPIES).await.map_err(context)?;
+        outcome.comparisons += oracle::check_all_but(&client, COPIES, STREAMED).await.map_err(context)?;
         outcome.kills += 1;
     }
     let client = server.connect().await;

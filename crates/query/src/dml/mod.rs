@@ -5,6 +5,7 @@
 
 mod array_text;
 mod bind;
+mod bytea_text;
 mod conflict;
 mod delete;
 mod insert;
