@@ -42,7 +42,7 @@ fn render(engine: &Engine, handle: &PrometheusHandle) -> String {
     let checkpoints = engine.checkpoints();
     let completed = checkpoints.iter().filter(|c| c.state == "COMPLETED");
     gauge!("millpond_checkpoints_failed").set(checkpoints.iter().filter(|c| c.state == "FAILED").count() as f64);
-    if let Some(last) = completed.last() {
+    if let Some(last) = completed.max_by_key(|c| c.epoch) {
         gauge!("millpond_checkpoint_epoch").set(last.epoch as f64);
         gauge!("millpond_checkpoint_duration_seconds").set(last.duration.as_secs_f64());
         gauge!("millpond_checkpoint_stall_seconds").set(last.stall.as_secs_f64());
