@@ -58,8 +58,8 @@ CREATE MATERIALIZED VIEW price_by_category AS SELECT a.category, sum(p.price) AS
 
 const COPIES: &[(&str, &str)] = &[("payment", "payment_copy"), ("bid", "bid_copy"), ("auction", "auction_copy")];
 
-/// Views over sources that flow: each may stand at a place of its own until its source is still, so they are compared
-/// with their inputs' copies at the end.
+/// Views over sources that flow: each may stand at a place of its own until its source is still, so they cannot be compared
+/// with copies of their inputs. The copies themselves are compared with their sources at the end.
 const STREAMED: &[&str] = &["paid", "paid_rich", "price", "price_by_category"];
 
 /// Runs the plan; an error says what was violated.
@@ -109,7 +109,7 @@ pub async fn torture(plan: &Plan, dir: &Path, arguments: &[&str]) -> Result<Outc
     wait_for(&client, "SELECT count(*) FROM payment_copy", &paid.to_string()).await;
     wait_for(&client, "SELECT count(*) FROM bid_copy", &(plan.events / 50 * 46).to_string()).await;
     wait_for(&client, "SELECT count(*) FROM auction_copy", &(plan.events / 50 * 3).to_string()).await;
-    outcome.comparisons += oracle::check_all(&client, COPIES).await?;
+    outcome.comparisons += oracle::check_all_but(&client, COPIES, STREAMED).await?;
     // Sources that end can be read in batch from their start: the copies themselves are right, too.
     for (source, copy, columns) in [("bid", "bid_copy", "auction, bidder, price"), ("auction", "auction_copy", "id, category")] {
         oracle::check(&client, copy, &format!("SELECT {columns} FROM {source}"), &[]).await?;
