@@ -3,5 +3,5 @@
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup.sh
 say "Building Millpond"
-cargo build --release --locked -p millpond
+cargo build --release --locked --workspace --bins # as the tests do: a part would be built with other features, anew
 exec "$CARGO_TARGET_DIR/release/millpond" demo "$@"
