@@ -237,7 +237,8 @@ impl<'scope> Graph<'_, 'scope> {
         let PlanOperator::Scan { relation, projection } = &node.operator else { return self.empty() };
         let (mut handle, stream) = self.scope.new_input_with_builder::<NoopBuilder<Chunk>>();
         handle.advance_to(self.from);
-        self.imports.push(Import::new(*relation, projection.clone(), SchemaRef::clone(&node.schema), handle));
+        let stats = self.stats(at);
+        self.imports.push(Import::new(*relation, projection.clone(), SchemaRef::clone(&node.schema), handle, stats));
         stream
     }
 
@@ -270,8 +271,10 @@ impl<'scope> Graph<'_, 'scope> {
     }
 
     fn stats(&self, at: usize) -> Arc<OperatorStats> {
-        let name = self.plan.nodes.get(at).map(|n| self.plan.describe(n)).unwrap_or_default();
-        let stats = OperatorStats::new(self.spec.id, at, name, self.index);
+        let node = self.plan.nodes.get(at);
+        let name = node.map(|n| self.plan.describe(n)).unwrap_or_default();
+        let scan = node.is_some_and(|n| matches!(n.operator, PlanOperator::Scan { .. }));
+        let stats = OperatorStats::new(self.spec.id, at, name, self.index, scan);
         (self.register)(Arc::clone(&stats));
         stats
     }
