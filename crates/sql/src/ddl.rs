@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field, Schema};
+use datafusion::common::DFSchema;
 use millpond_common::{Error, JobId, Result, SqlState, SqlType};
 use sqlparser::ast::{self, ColumnOption, TableConstraint};
 
 use crate::catalog::{NewRelation, RelationKind, SourceDef, TableDef};
+use crate::error::from_datafusion;
 use crate::planner::{Planner, ViewPlan};
 use crate::statement::{CreateMaterializedView, CreateSource, CreateTable, CreateView, fold};
 use crate::types::sql_type;
@@ -229,7 +232,13 @@ fn check_key_type(field: &Field) -> Result<()> {
 /// A default is a constant expression of the column's type.
 fn check_default(expr: &ast::Expr, field: &Field, planner: &Planner<'_>) -> Result<()> {
     let sql_type = SqlType::of(field);
-    planner.plan_expr(expr, &Schema::empty(), None, &[], Some(&sql_type)).map(|_| ()).map_err(|e| match e.state() {
+    let value = planner.plan_expr(expr, &Schema::empty(), None, &[], Some(&sql_type)).and_then(|value| {
+        let row =
+            RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &RecordBatchOptions::new().with_row_count(Some(1)))?;
+        let physical = planner.context.create_physical_expr(value, &DFSchema::empty()).map_err(from_datafusion)?;
+        crate::checked_arithmetic(physical).evaluate(&row).map_err(from_datafusion)
+    });
+    value.map(|_| ()).map_err(|e| match e.state() {
         SqlState::UNDEFINED_COLUMN => {
             Error::unsupported("cannot use column reference in DEFAULT expression", "Use constants and functions only.")
         }
@@ -244,8 +253,8 @@ fn check_default(expr: &ast::Expr, field: &Field, planner: &Planner<'_>) -> Resu
 
 fn expect_boolean(expr: &datafusion::logical_expr::Expr, schema: &Schema, relation: &str) -> Result<()> {
     use datafusion::logical_expr::ExprSchemable;
-    let qualified = datafusion::common::DFSchema::try_from_qualified_schema(relation, schema).map_err(crate::error::from_datafusion)?;
-    match expr.get_type(&qualified).map_err(crate::error::from_datafusion)? {
+    let qualified = DFSchema::try_from_qualified_schema(relation, schema).map_err(from_datafusion)?;
+    match expr.get_type(&qualified).map_err(from_datafusion)? {
         arrow_schema::DataType::Boolean => Ok(()),
         other => Err(Error::new(
             SqlState::DATATYPE_MISMATCH,

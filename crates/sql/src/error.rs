@@ -1,5 +1,6 @@
 //! DataFusion's errors in PostgreSQL's words. All knowledge of how DataFusion phrases things is here.
 
+use arrow_schema::ArrowError;
 use datafusion::common::{Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
 use millpond_common::{Error, SqlState};
@@ -15,7 +16,7 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
                 Err(other) => from_text(&other.to_string(), SqlState::INTERNAL_ERROR),
             },
         },
-        D::ArrowError(inner, _) => Error::from(*inner),
+        D::ArrowError(inner, _) => from_arrow(*inner),
         D::SchemaError(inner, _) => from_schema(&inner, None),
         D::Diagnostic(diagnostic, inner) => located(&diagnostic, *inner),
         D::Context(_, inner) => from_datafusion(*inner),
@@ -33,6 +34,32 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
         D::Configuration(message) => Error::new(SqlState::INVALID_PARAMETER_VALUE, message),
         other => from_text(&other.to_string(), SqlState::INTERNAL_ERROR),
     }
+}
+
+/// Arrow's error with PostgreSQL's SQLSTATE and message.
+pub fn from_arrow(error: ArrowError) -> Error {
+    match &error {
+        ArrowError::CastError(message) | ArrowError::ParseError(message) => match invalid_input(message) {
+            Some(own) => own,
+            None => Error::from(error),
+        },
+        _ => Error::from(error),
+    }
+}
+
+/// `Cannot cast string 'x' to value of Int32 type`, `Error parsing timestamp from 'x'`
+fn invalid_input(message: &str) -> Option<Error> {
+    let value = message.find('\'').zip(message.rfind('\'')).filter(|(a, b)| a < b).map(|(a, b)| &message[a + 1..b])?;
+    let name = match message.find("to value of ") {
+        Some(at) => sql_types(message[at + 12..].split(" type").next()?),
+        None if message.contains("timestamp") => "timestamp".into(),
+        None if message.contains("interval") || message.contains("Interval") => "interval".into(),
+        None => return None,
+    };
+    let temporal = ["timestamp", "date", "time", "interval"].iter().any(|t| name.starts_with(t));
+    let state = if temporal { SqlState("22007") } else { SqlState::INVALID_TEXT_REPRESENTATION };
+    let name = if name.starts_with("numeric") { "numeric".into() } else { name };
+    Some(Error::new(state, format!("invalid input syntax for type {name}: \"{value}\"")))
 }
 
 fn located(diagnostic: &Diagnostic, inner: DataFusionError) -> Error {
@@ -76,17 +103,10 @@ fn from_schema(error: &SchemaError, position: Option<usize>) -> Error {
             }
         },
     };
-    match position.or_else(|| match error_field(&error) {
-        0 => None,
-        p => Some(p),
-    }) {
+    match position {
         Some(position) => error.at(position),
         None => error,
     }
-}
-
-fn error_field(error: &Error) -> usize {
-    error.position().unwrap_or(0)
 }
 
 /// Whether one name could be a slip of the pen for the other: at most a quarter of its letters differ.
@@ -96,6 +116,14 @@ fn close(a: &str, b: &str) -> bool {
 
 /// Errors that DataFusion tells by their text only.
 fn from_text(message: &str, otherwise: SqlState) -> Error {
+    // Our own error, wrapped in a sentence of DataFusion's.
+    if let Some(at) = message.rfind("External error: ") {
+        let own = message[at + 16..].lines().next().unwrap_or_default();
+        const STATES: [&str; 4] = ["42804", "42883", "22023", "22P02"];
+        if let Some((text, state)) = STATES.iter().find_map(|s| Some((own.strip_suffix(&format!(" ({s})"))?, *s))) {
+            return Error::new(SqlState(state), text);
+        }
+    }
     // A backtrace or a list of candidates may follow; the first line says it.
     let line = message.lines().next().unwrap_or_default();
     let line = line.strip_prefix("Error during planning: ").unwrap_or(line);
@@ -106,9 +134,25 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
         let name = rest.split('\'').next().unwrap_or_default();
         return Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist")).with_hint(signature_hint);
     }
-    if let Some(at) = line.find("No function matches the given name and argument types '") {
-        let call = line[at..].split('\'').nth(1).unwrap_or_default();
+    if let Some(at) = message.find("No function matches the given name and argument types '") {
+        let call = message[at..].split('\'').nth(1).unwrap_or_default();
         return Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {} does not exist", sql_types(call))).with_hint(signature_hint);
+    }
+    if has("failed to match any signature") {
+        let name = line.split('\'').nth(1).unwrap_or_default();
+        return Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist for these argument types"))
+            .with_hint(signature_hint);
+    }
+    if has("order by column out of bounds") {
+        let position = line.split("specified: ").nth(1).and_then(|r| r.split(',').next()).unwrap_or_default();
+        return Error::new(SqlState::INVALID_COLUMN_REFERENCE, format!("ORDER BY position {position} is not in select list"));
+    }
+    if has("aggregate functions are not allowed in the where") {
+        return Error::new(SqlState::GROUPING_ERROR, "aggregate functions are not allowed in WHERE").with_hint("Use HAVING.");
+    }
+    if has("the window ") && has("is not defined") {
+        let name = line.split_whitespace().nth(2).unwrap_or_default();
+        return Error::new(SqlState::UNDEFINED_OBJECT, format!("window \"{name}\" does not exist"));
     }
     if has("table function '") && has("not found") {
         let name = line.split('\'').nth(1).unwrap_or_default();
@@ -170,6 +214,9 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
     }
     if has("overflow") {
         return Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range").with_detail(line.to_string());
+    }
+    if let Some(own) = (has("cannot cast string") || has("error parsing")).then(|| invalid_input(line)).flatten() {
+        return own;
     }
     if has("cast error") || has("cannot cast string") || has("error parsing") || has("parser error") {
         return Error::new(SqlState::INVALID_TEXT_REPRESENTATION, line.to_string());

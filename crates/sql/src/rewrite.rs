@@ -16,8 +16,8 @@ use datafusion::logical_expr::expr::{AggregateFunction, BinaryExpr, Cast, Scalar
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Union, binary_expr, cast, lit};
-use millpond_common::SqlType;
 use millpond_common::types::TYPE_KEY;
+use millpond_common::{Error, SqlState, SqlType};
 
 use crate::functions;
 
@@ -64,13 +64,10 @@ pub fn expression(expr: Expr, schema: &DFSchema) -> DfResult<Expr> {
 
 fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
     Ok(match expr {
-        Expr::Literal(ScalarValue::Int64(Some(n)), metadata) => match i32::try_from(n) {
-            Ok(n) => Transformed::yes(Expr::Literal(ScalarValue::Int32(Some(n)), metadata)),
-            Err(_) => Transformed::no(Expr::Literal(ScalarValue::Int64(Some(n)), metadata)),
-        },
+        Expr::Literal(value, metadata) => Transformed::yes(Expr::Literal(number(value), metadata)),
         Expr::Cast(cast) => Transformed::yes(explicit_cast(cast, schema)?),
         Expr::BinaryExpr(binary) => Transformed::yes(operator(binary, schema)?),
-        Expr::ScalarFunction(function) => Transformed::yes(scalar_function(function)),
+        Expr::ScalarFunction(function) => Transformed::yes(scalar_function(function, schema)?),
         Expr::AggregateFunction(function) => Transformed::yes(aggregate(function, schema)?),
         Expr::WindowFunction(mut function) => {
             let args = std::mem::take(&mut function.params.args);
@@ -79,6 +76,27 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         }
         other => Transformed::no(other),
     })
+}
+
+/// A number literal in the type that PostgreSQL gives it.
+fn number(value: ScalarValue) -> ScalarValue {
+    match value {
+        ScalarValue::Int64(Some(n)) => match i32::try_from(n) {
+            Ok(n) => ScalarValue::Int32(Some(n)),
+            Err(_) => value,
+        },
+        ScalarValue::UInt64(Some(n)) => ScalarValue::Decimal128(Some(n.into()), 20, 0),
+        // 1e3
+        ScalarValue::Decimal128(Some(n), precision, scale) if scale < 0 => {
+            let digits = scale.unsigned_abs();
+            let shifted = 10i128.checked_pow(digits.into()).and_then(|p| n.checked_mul(p));
+            match shifted.filter(|_| precision + digits <= 38) {
+                Some(n) => ScalarValue::Decimal128(Some(n), precision + digits, 0),
+                None => value,
+            }
+        }
+        other => other,
+    }
 }
 
 /// An integer literal as DataFusion's functions expect it.
@@ -90,18 +108,42 @@ fn wide(expr: Expr) -> Expr {
 }
 
 /// The functions whose result has the type of their arguments keep integers; the others get what they expect.
-fn scalar_function(mut function: ScalarFunction) -> Expr {
+fn scalar_function(mut function: ScalarFunction, schema: &DFSchema) -> DfResult<Expr> {
     const POLYMORPHIC: [&str; 9] =
         ["coalesce", "greatest", "least", "nullif", "make_array", "abs", "nvl", "array_append", "array_position"];
     if function.func.name() == "mod"
         && let [a, b] = function.args.as_slice()
     {
-        return binary_expr(a.clone(), Operator::Modulo, b.clone());
+        return Ok(binary_expr(a.clone(), Operator::Modulo, b.clone()));
+    }
+    if function.func.name() == "to_char"
+        && let [_, Expr::Literal(ScalarValue::Utf8(Some(format)), _)] = function.args.as_mut_slice()
+        && !format.contains('%')
+    {
+        *format = crate::functions::strftime(format);
     }
     if !POLYMORPHIC.contains(&function.func.name()) {
         function.args = function.args.into_iter().map(wide).collect();
     }
-    Expr::ScalarFunction(function)
+    // Rounding takes digits off a numeric's type, too.
+    let rounded = match (function.func.name(), function.args.as_slice()) {
+        ("round" | "trunc", [value, Expr::Literal(ScalarValue::Int64(Some(digits)), _)]) => Some((value, *digits)),
+        ("round" | "trunc" | "ceil" | "floor", [value]) => Some((value, 0)),
+        _ => None,
+    };
+    let target = match rounded.map(|(value, digits)| (value.get_type(schema), digits)) {
+        Some((Ok(DataType::Decimal128(precision, scale)), digits)) if digits < i64::from(scale) => {
+            // One more digit before the point: 9.9 becomes 10.
+            let digits = digits.max(0) as i8;
+            Some(DataType::Decimal128((precision - (scale - digits) as u8 + 1).min(38), digits))
+        }
+        _ => None,
+    };
+    let call = Expr::ScalarFunction(function);
+    Ok(match target {
+        Some(target) => cast(call, target),
+        None => call,
+    })
 }
 
 fn explicit_cast(Cast { expr, field }: Cast, schema: &DFSchema) -> DfResult<Expr> {
@@ -115,6 +157,9 @@ fn explicit_cast(Cast { expr, field }: Cast, schema: &DFSchema) -> DfResult<Expr
             SqlType::Varchar(Some(n)) => functions::call(functions::to_varchar(), vec![text(*expr), lit(i64::from(n))]),
             _ => Expr::Cast(Cast { expr, field }),
         });
+    }
+    if field.data_type() == &DataType::Binary && from == DataType::Utf8 {
+        return Ok(functions::call(functions::to_bytea(), vec![*expr]));
     }
     if field.data_type().is_integer() && !from.is_integer() {
         return Ok(integer_cast(*expr, &from, field.data_type().clone()));
@@ -160,7 +205,12 @@ impl ExprPlanner for Operators {
             return Ok(PlannerResult::Original(expr));
         }
         let plain = binary_expr(expr.left.clone(), op, expr.right.clone());
-        let own = operator(BinaryExpr::new(Box::new(expr.left.clone()), op, Box::new(expr.right.clone())), schema)?;
+        let narrow = |e: Expr| match e {
+            Expr::Literal(value, metadata) => Expr::Literal(number(value), metadata),
+            other => other,
+        };
+        let (left, right) = (narrow(expr.left.clone()), narrow(expr.right.clone()));
+        let own = operator(BinaryExpr::new(Box::new(left), op, Box::new(right)), schema)?;
         Ok(if own == plain { PlannerResult::Original(expr) } else { PlannerResult::Planned(own) })
     }
 }
@@ -204,11 +254,32 @@ fn operator(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> Df
         (Operator::Plus | Operator::Minus, DataType::Date32, DataType::Interval(_)) => {
             binary_expr(cast(left, DataType::Timestamp(TimeUnit::Microsecond, None)), op, right)
         }
-        (Operator::Minus, a, b) if timestamp(a) && timestamp(b) => {
-            cast(binary_expr(left, op, right), DataType::Interval(IntervalUnit::MonthDayNano))
-        }
+        (Operator::Minus, a, b) if timestamp(a) && timestamp(b) => functions::call(functions::timestamp_subtract(), vec![left, right]),
+        (Operator::Plus | Operator::Minus | Operator::Multiply, a, b) if a.is_integer() && b.is_integer() => folded(left, op, right)?,
         _ => binary_expr(left, op, right),
     })
+}
+
+/// Constants are computed here: DataFusion's constant folding would wrap around.
+fn folded(left: Expr, op: Operator, right: Expr) -> DfResult<Expr> {
+    let value = |e: &Expr| match e {
+        Expr::Literal(ScalarValue::Int16(Some(n)), _) => Some((i64::from(*n), 2)),
+        Expr::Literal(ScalarValue::Int32(Some(n)), _) => Some((i64::from(*n), 4)),
+        Expr::Literal(ScalarValue::Int64(Some(n)), _) => Some((*n, 8)),
+        _ => None,
+    };
+    let (Some((a, a_bytes)), Some((b, b_bytes))) = (value(&left), value(&right)) else { return Ok(binary_expr(left, op, right)) };
+    let result = match op {
+        Operator::Plus => a.checked_add(b),
+        Operator::Minus => a.checked_sub(b),
+        _ => a.checked_mul(b),
+    };
+    let (folded, name) = match a_bytes.max(b_bytes) {
+        2 => (result.and_then(|r| i16::try_from(r).ok()).map(lit), "smallint"),
+        4 => (result.and_then(|r| i32::try_from(r).ok()).map(lit), "integer"),
+        _ => (result.map(lit), "bigint"),
+    };
+    folded.ok_or_else(|| functions::external(Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, format!("{name} out of range"))))
 }
 
 fn days(date: Expr, op: Operator, days: Expr) -> Expr {

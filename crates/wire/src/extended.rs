@@ -8,6 +8,7 @@ use arrow::array::ArrayRef;
 use bytes::Bytes;
 use millpond_common::{Error, Result, SqlState, SqlType};
 
+use crate::binary::FromBinary;
 use crate::connection::Connection;
 use crate::database::{Response, Statement};
 use crate::describe::{oid, parameter_type, row_description};

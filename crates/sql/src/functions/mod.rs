@@ -1,5 +1,6 @@
 //! The functions that DataFusion does not have.
 
+mod format;
 mod json;
 mod numeric;
 mod text;
@@ -16,9 +17,11 @@ use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use millpond_common::{Error, SqlType};
 
+pub(crate) use format::strftime;
 pub use json::{to_json, to_jsonb};
 pub use numeric::numeric_divide;
-pub use text::{assign_varchar, to_uuid, to_varchar};
+pub use text::{assign_varchar, to_bytea, to_uuid, to_varchar};
+pub use time::timestamp_subtract;
 
 type Coerce = fn(&[DataType]) -> DfResult<Vec<DataType>>;
 type Returns = fn(&ReturnFieldArgs<'_>) -> DfResult<FieldRef>;
@@ -141,7 +144,9 @@ pub(crate) fn register(context: &SessionContext) {
     let all = [
         time::hop_starts(),
         time::tumble_start(),
+        timestamp_subtract(),
         to_uuid(),
+        to_bytea(),
         text::gen_random_uuid(),
         to_varchar(),
         assign_varchar(),

@@ -23,6 +23,49 @@ pub fn to_uuid() -> Arc<ScalarUDF> {
     Function::udf("to_uuid", Volatility::Immutable, one_text, |_| Ok(field(SqlType::Uuid)), invoke)
 }
 
+/// `to_bytea(text)`: `\x` and hexadecimal digits, or bytes with `\\` and `\ooo` for those that cannot stand as they are.
+pub fn to_bytea() -> Arc<ScalarUDF> {
+    fn invoke(args: &ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        let value = args.args.first().ok_or_else(|| mismatch("bytea", &[]))?;
+        let array = value.to_array(args.number_rows)?;
+        let decoded = array.as_string::<i32>().iter().map(|t| t.map(decode_bytea).transpose()).collect::<Result<Vec<_>>>();
+        let decoded = decoded.map_err(external)?;
+        let array = arrow::array::BinaryArray::from_iter(decoded.iter().map(|v| v.as_deref()));
+        Ok(ColumnarValue::Array(Arc::new(array)))
+    }
+    Function::udf("to_bytea", Volatility::Immutable, one_text, |_| Ok(field(SqlType::Bytea)), invoke)
+}
+
+fn decode_bytea(text: &str) -> Result<Vec<u8>> {
+    let invalid = || Error::new(SqlState::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type bytea");
+    if let Some(digits) = text.strip_prefix("\\x") {
+        let digits = digits.bytes().filter(|b| !b.is_ascii_whitespace()).collect::<Vec<_>>();
+        return digits
+            .chunks(2)
+            .map(|pair| {
+                std::str::from_utf8(pair).ok().filter(|p| p.len() == 2).and_then(|p| u8::from_str_radix(p, 16).ok()).ok_or_else(invalid)
+            })
+            .collect();
+    }
+    let mut bytes = text.bytes().peekable();
+    let mut out = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            out.push(byte);
+        } else if bytes.next_if_eq(&b'\\').is_some() {
+            out.push(b'\\');
+        } else {
+            let mut value: u32 = 0;
+            for _ in 0..3 {
+                let digit = bytes.next().filter(|d| (b'0'..=b'7').contains(d)).ok_or_else(invalid)?;
+                value = value * 8 + u32::from(digit - b'0');
+            }
+            out.push(u8::try_from(value).map_err(|_| invalid())?);
+        }
+    }
+    Ok(out)
+}
+
 /// `gen_random_uuid()`
 pub(super) fn gen_random_uuid() -> Arc<ScalarUDF> {
     fn coerce(types: &[DataType]) -> DfResult<Vec<DataType>> {

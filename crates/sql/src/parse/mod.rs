@@ -29,7 +29,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         let rest = sql.chars().skip(at.saturating_sub(1)).collect::<String>();
         let message = match e.message.to_ascii_lowercase() {
             m if m.contains("unterminated") && m.contains("comment") => "unterminated /* comment".to_string(),
-            m if m.contains("unterminated") && rest.starts_with('"') => format!("unterminated quoted identifier at or near \"{rest}\""),
+            _ if rest.starts_with('"') => format!("unterminated quoted identifier at or near \"{rest}\""),
             m if m.contains("unterminated") => format!("unterminated quoted string at or near \"{rest}\""),
             _ => format!("syntax error at or near \"{}\"", rest.split_whitespace().next().unwrap_or_default()),
         };

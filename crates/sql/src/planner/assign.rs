@@ -61,6 +61,7 @@ pub(super) fn assign(value: Expr, from: &Field, target: &SqlType, column: &str) 
         SqlType::Uuid => tagged(functions::to_uuid(), value),
         SqlType::Json => tagged(functions::to_json(), value),
         SqlType::Jsonb => tagged(functions::to_jsonb(), value),
+        SqlType::Bytea if from.data_type() == &arrow_schema::DataType::Utf8 => tagged(functions::to_bytea(), value),
         SqlType::Varchar(Some(n)) => functions::call(functions::assign_varchar(), vec![text(value, from), lit(i64::from(*n))]),
         _ if from.data_type() == &target.arrow() => value,
         SqlType::SmallInt | SqlType::Integer | SqlType::BigInt if !untyped => {

@@ -1,6 +1,6 @@
 //! JSON: a strict check for `json`, and the canonical text of `jsonb`, in which equal values are equal texts.
 
-use millpond_common::{Error, Result, SqlState};
+use crate::{Error, Result, SqlState};
 
 use super::shorten;
 

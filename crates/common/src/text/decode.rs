@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::{Error, Result, SqlState, SqlType};
 use arrow::array::{
     Array, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder, Int16Builder,
     Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, StringArray, StringBuilder, Time64MicrosecondBuilder,
@@ -9,11 +10,12 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType, Field};
-use millpond_common::{Error, Result, SqlState, SqlType};
 
 use super::{array, datetime, interval, json, number, scalar};
 
-pub(crate) enum Builder {
+/// A column under construction in the type that its values have.
+#[allow(missing_docs)] // the variants are named like the types
+pub enum Builder {
     Boolean(BooleanBuilder),
     Int16(Int16Builder),
     Int32(Int32Builder),
@@ -32,8 +34,10 @@ pub(crate) enum Builder {
 
 /// Builds a column of a SQL type from text or binary values. After an error it must be thrown away.
 pub struct ColumnBuilder {
-    pub(crate) sql: SqlType,
-    pub(crate) builder: Builder,
+    /// Its type.
+    pub sql: SqlType,
+    /// Its values.
+    pub builder: Builder,
     length: usize,
 }
 
@@ -84,7 +88,7 @@ impl ColumnBuilder {
     }
 
     /// Counts a value that binary decoding has appended.
-    pub(crate) fn appended(&mut self) {
+    pub fn appended(&mut self) {
         self.length += 1;
     }
 
@@ -173,12 +177,12 @@ impl ColumnBuilder {
 }
 
 /// Where a list ends among the items of its column.
-pub(crate) fn offset(items: usize) -> Result<i32> {
+pub fn offset(items: usize) -> Result<i32> {
     i32::try_from(items).map_err(|_| Error::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "array size exceeds the maximum allowed"))
 }
 
 /// Appends a value of one of the types that Arrow holds as text.
-pub(crate) fn append_textual(builder: &mut StringBuilder, sql: &SqlType, text: &str) -> Result<()> {
+pub fn append_textual(builder: &mut StringBuilder, sql: &SqlType, text: &str) -> Result<()> {
     match sql {
         SqlType::Uuid => {
             let mut buffer = uuid::Uuid::encode_buffer();

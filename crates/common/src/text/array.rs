@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::{Error, Result, SqlState};
 use bytes::{BufMut, BytesMut};
-use millpond_common::{Error, Result, SqlState};
 
 use super::shorten;
 

@@ -1,7 +1,7 @@
 //! Booleans, bytea and uuid.
 
+use crate::{Error, Result, SqlState};
 use bytes::{BufMut, BytesMut};
-use millpond_common::{Error, Result, SqlState};
 use uuid::Uuid;
 
 use super::invalid_syntax;

@@ -13,7 +13,7 @@ pub mod json;
 pub mod number;
 pub mod scalar;
 
-use millpond_common::{Error, SqlState};
+use crate::{Error, SqlState};
 
 /// SQLSTATE of a date or time that cannot be read.
 pub const INVALID_DATETIME_FORMAT: SqlState = SqlState("22007");

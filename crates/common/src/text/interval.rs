@@ -1,8 +1,8 @@
 //! Intervals: months, days and time, in the style `postgres`.
 
+use crate::{Error, Result, SqlState};
 use arrow::datatypes::IntervalMonthDayNano;
 use bytes::{BufMut, BytesMut};
-use millpond_common::{Error, Result, SqlState};
 
 use super::datetime::{microseconds, put_clock};
 use super::number::put_integer;

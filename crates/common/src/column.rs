@@ -1,7 +1,9 @@
-//! One column of a result, downcast once so that each value is written without dispatch on `dyn Array`.
+//! One column of values to be written, downcast once so that each is written without dispatch on `dyn Array`.
 
 use std::sync::Arc;
 
+use crate::types::NUMERIC_DEFAULT;
+use crate::{Error, Result, SqlType};
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
     Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
@@ -9,11 +11,10 @@ use arrow::array::{
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{DataType, IntervalUnit, TimeUnit};
-use millpond_common::types::NUMERIC_DEFAULT;
-use millpond_common::{Error, Result, SqlType};
 
 /// A column's values in the type they are written as.
-pub(crate) enum Values {
+#[allow(missing_docs)] // the variants are named like the types
+pub enum Values {
     Boolean(BooleanArray),
     Int16(Int16Array),
     Int32(Int32Array),
@@ -48,8 +49,10 @@ pub(crate) enum Values {
 
 /// A column that can be written value by value, in text or binary form.
 pub struct Column {
-    pub(crate) values: Values,
-    pub(crate) sql: SqlType,
+    /// Its values.
+    pub values: Values,
+    /// Its type.
+    pub sql: SqlType,
     nulls: Option<arrow::buffer::NullBuffer>,
 }
 
@@ -153,9 +156,8 @@ mod tests {
         let sql = SqlType::of(&Field::new("c", array.data_type().clone(), true));
         let column = Column::new(&array, &sql).unwrap();
         let text = |row| {
-            let (mut text, mut binary) = (BytesMut::new(), BytesMut::new());
+            let mut text = BytesMut::new();
             column.put_text(row, &mut text);
-            column.put_binary(row, &mut binary).unwrap();
             String::from_utf8(text.to_vec()).unwrap()
         };
         (0..array.len()).map(|row| (!column.is_null(row)).then(|| text(row))).collect()
@@ -210,10 +212,5 @@ mod tests {
         assert_eq!(texts(outer.clone()), some(&["{}", "{{1,2},{3,NULL}}"]));
         assert_eq!(texts(outer.slice(1, 1)), some(&["{{1,2},{3,NULL}}"]));
         assert_eq!(texts(inner.slice(1, 2)), some(&["{3,NULL}", "{}"]));
-        // What is not rectangular has a text, but no binary form.
-        let field = Arc::new(Field::new("item", inner.data_type().clone(), true));
-        let ragged: ArrayRef = Arc::new(ListArray::new(field, arrow::buffer::OffsetBuffer::from_lengths([3]), Arc::new(inner), None));
-        let column = Column::new(&ragged, &SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Integer))))).unwrap();
-        assert_eq!(column.put_binary(0, &mut BytesMut::new()).unwrap_err().state().0, "2202E");
     }
 }

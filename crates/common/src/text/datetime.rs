@@ -1,7 +1,7 @@
 //! Dates, times and timestamps in the ISO style.
 
+use crate::{Error, Result, SqlState};
 use bytes::{BufMut, BytesMut};
-use millpond_common::{Error, Result, SqlState};
 
 use super::number::put_unsigned;
 use super::{INVALID_DATETIME_FORMAT, shorten};

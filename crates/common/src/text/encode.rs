@@ -1,8 +1,8 @@
 //! Arrow columns to PostgreSQL's text.
 
+use crate::{Error, Result, SqlType};
 use arrow::array::{Array, ArrayRef, StringArray, StringBuilder};
 use bytes::{BufMut, BytesMut};
-use millpond_common::{Error, Result, SqlType};
 
 use super::{array, datetime, interval, number, scalar};
 use crate::column::{Column, Values};

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::{Error, Result, SqlState};
 use bytes::{BufMut, BytesMut};
-use millpond_common::{Error, Result, SqlState};
 
 use super::{invalid_syntax, out_of_range, shorten};
 
