@@ -8,7 +8,9 @@
 //! - a quoted literal takes the type of the other side
 //! - days are added to dates; the difference of timestamps is an interval
 
-use arrow_schema::{DataType, IntervalUnit, TimeUnit};
+use std::sync::Arc;
+
+use arrow_schema::{DataType, FieldRef, IntervalUnit, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result as DfResult;
@@ -155,7 +157,7 @@ fn explicit_cast(Cast { expr, field }: Cast, schema: &DFSchema) -> DfResult<Expr
             SqlType::Json => functions::call(functions::to_json(), vec![text(*expr)]),
             SqlType::Jsonb => functions::call(functions::to_jsonb(), vec![text(*expr)]),
             SqlType::Varchar(Some(n)) => functions::call(functions::to_varchar(), vec![text(*expr), lit(i64::from(n))]),
-            _ => Expr::Cast(Cast { expr, field }),
+            _ => with_nullability(*expr, field, schema)?,
         });
     }
     if field.data_type() == &DataType::Binary && from == DataType::Utf8 {
@@ -164,7 +166,16 @@ fn explicit_cast(Cast { expr, field }: Cast, schema: &DFSchema) -> DfResult<Expr
     if field.data_type().is_integer() && !from.is_integer() {
         return Ok(integer_cast(*expr, &from, field.data_type().clone()));
     }
-    Ok(Expr::Cast(Cast { expr, field }))
+    if field.metadata().is_empty() {
+        return Ok(cast(*expr, field.data_type().clone()));
+    }
+    with_nullability(*expr, field, schema)
+}
+
+/// A cast to a type with a name of its own. It is NULL where its operand is; a plan that says otherwise is refused later.
+fn with_nullability(expr: Expr, field: FieldRef, schema: &DFSchema) -> DfResult<Expr> {
+    let nullable = expr.nullable(schema)?;
+    Ok(Expr::Cast(Cast::new_from_field(Box::new(expr), Arc::new(field.as_ref().clone().with_nullable(nullable)))))
 }
 
 /// A number as an integer, rounded as PostgreSQL rounds.
