@@ -17,7 +17,9 @@ use sqlparser::ast::{
     AccessExpr, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, VisitMut,
     VisitorMut,
 };
-use sqlparser::ast::{DataType, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Value, visit_relations};
+use sqlparser::ast::{
+    DataType, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, TimezoneInfo, Value, visit_relations,
+};
 
 /// Rewrites `statement` in place.
 pub fn rewrite(statement: &mut Statement) {
@@ -228,6 +230,8 @@ impl VisitorMut for Rewriter {
             Expr::Identifier(name) if name.quote_style.is_none() => match name.value.to_ascii_lowercase().as_str() {
                 "current_role" => *expr = call("current_user", vec![]),
                 "current_schema" => *expr = call("current_schema", vec![]),
+                "localtimestamp" => *expr = casts::cast(call("now", vec![]), DataType::Timestamp(None, TimezoneInfo::None)),
+                "localtime" => *expr = casts::cast(call("now", vec![]), DataType::Time(None, TimezoneInfo::None)),
                 _ => {}
             },
             Expr::Subquery(query) if self.system => {
@@ -235,6 +239,15 @@ impl VisitorMut for Rewriter {
                     *expr = subqueries::only_if(condition, expr.clone());
                 }
             }
+            Expr::AtTimeZone { timestamp, time_zone } => {
+                *expr = call("timezone", vec![(**time_zone).clone(), (**timestamp).clone()]);
+            }
+            Expr::Interval(interval) => {
+                if let Some(text) = casts::interval_text(interval) {
+                    *expr = casts::cast(string(&text), DataType::Interval { fields: None, precision: None });
+                }
+            }
+            Expr::SimilarTo { .. } => quantified::similar_to(expr),
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
                 quantified::backslash_escape(pattern, escape_char)
             }

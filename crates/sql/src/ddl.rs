@@ -61,7 +61,7 @@ pub fn create_table(statement: &CreateTable, planner: &Planner<'_>) -> Result<Ne
                 set_primary_key(&mut table, positions, key.name.as_ref().map(fold), &statement.name.name)?;
             }
             TableConstraint::Check(check) => {
-                checks.push((check.name.as_ref().map(fold), format!("{}_check", statement.name.name), check.expr.as_ref().clone()));
+                checks.push((check.name.as_ref().map(fold), check_name(&statement.name.name, &check.expr), check.expr.as_ref().clone()));
             }
             TableConstraint::Unique(_) | TableConstraint::UniqueUsingIndex(_) => return Err(unique()),
             TableConstraint::ForeignKey(_) => return Err(foreign_key()),
@@ -260,6 +260,26 @@ fn expect_boolean(expr: &datafusion::logical_expr::Expr, schema: &Schema, relati
             SqlState::DATATYPE_MISMATCH,
             format!("argument of CHECK must be type boolean, not type {}", crate::types::postgres_name(&other)),
         )),
+    }
+}
+
+/// The name of a CHECK that was given none: with its column, if it has just one.
+fn check_name(table: &str, expr: &ast::Expr) -> String {
+    let mut columns = Vec::new();
+    let _ = ast::visit_expressions(expr, |e| {
+        let name = match e {
+            ast::Expr::Identifier(ident) => fold(ident),
+            ast::Expr::CompoundIdentifier(parts) => parts.last().map(fold).unwrap_or_default(),
+            _ => return std::ops::ControlFlow::<()>::Continue(()),
+        };
+        if !columns.contains(&name) {
+            columns.push(name);
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    match columns.as_slice() {
+        [column] => format!("{table}_{column}_check"),
+        _ => format!("{table}_check"),
     }
 }
 

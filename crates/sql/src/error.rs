@@ -1,9 +1,8 @@
 //! DataFusion's errors in PostgreSQL's words. All knowledge of how DataFusion phrases things is here.
 
-use arrow_schema::ArrowError;
 use datafusion::common::{Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
-use millpond_common::{Error, SqlState};
+use millpond_common::{Error, SqlState, conversion};
 
 /// DataFusion's error with PostgreSQL's SQLSTATE and message.
 pub fn from_datafusion(error: DataFusionError) -> Error {
@@ -16,7 +15,7 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
                 Err(other) => from_text(&other.to_string(), SqlState::INTERNAL_ERROR),
             },
         },
-        D::ArrowError(inner, _) => from_arrow(*inner),
+        D::ArrowError(inner, _) => Error::from(*inner),
         D::SchemaError(inner, _) => from_schema(&inner, None),
         D::Diagnostic(diagnostic, inner) => located(&diagnostic, *inner),
         D::Context(_, inner) => from_datafusion(*inner),
@@ -34,32 +33,6 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
         D::Configuration(message) => Error::new(SqlState::INVALID_PARAMETER_VALUE, message),
         other => from_text(&other.to_string(), SqlState::INTERNAL_ERROR),
     }
-}
-
-/// Arrow's error with PostgreSQL's SQLSTATE and message.
-pub fn from_arrow(error: ArrowError) -> Error {
-    match &error {
-        ArrowError::CastError(message) | ArrowError::ParseError(message) => match invalid_input(message) {
-            Some(own) => own,
-            None => Error::from(error),
-        },
-        _ => Error::from(error),
-    }
-}
-
-/// `Cannot cast string 'x' to value of Int32 type`, `Error parsing timestamp from 'x'`
-fn invalid_input(message: &str) -> Option<Error> {
-    let value = message.find('\'').zip(message.rfind('\'')).filter(|(a, b)| a < b).map(|(a, b)| &message[a + 1..b])?;
-    let name = match message.find("to value of ") {
-        Some(at) => sql_types(message[at + 12..].split(" type").next()?),
-        None if message.contains("timestamp") => "timestamp".into(),
-        None if message.contains("interval") || message.contains("Interval") => "interval".into(),
-        None => return None,
-    };
-    let temporal = ["timestamp", "date", "time", "interval"].iter().any(|t| name.starts_with(t));
-    let state = if temporal { SqlState("22007") } else { SqlState::INVALID_TEXT_REPRESENTATION };
-    let name = if name.starts_with("numeric") { "numeric".into() } else { name };
-    Some(Error::new(state, format!("invalid input syntax for type {name}: \"{value}\"")))
 }
 
 fn located(diagnostic: &Diagnostic, inner: DataFusionError) -> Error {
@@ -170,6 +143,17 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
         let rest = rest.split(" to valid types").next().unwrap_or(rest);
         return no_operator(rest);
     }
+    if let Some(rest) = line.find("string concat operation ").map(|i| &line[i + 24..]) {
+        return no_operator(rest);
+    }
+    if let Some(rest) = line.find("logical boolean operation ").map(|i| &line[i + 26..]) {
+        let op = if rest.contains(" AND ") { "AND" } else { "OR" };
+        let of = rest.split(&format!(" {op} ")).find(|t| *t != "Boolean").unwrap_or(rest);
+        return not_boolean(op, of);
+    }
+    if let Some(rest) = line.find("Unary operator 'NOT' requires a boolean expression, got ").map(|i| &line[i + 56..]) {
+        return not_boolean("NOT", rest);
+    }
     if let Some(rest) = line.find("comparison operation ").map(|i| &line[i + 21..]) {
         return no_operator(rest);
     }
@@ -212,13 +196,13 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
     if has("divide by zero") || has("division by zero") {
         return Error::new(SqlState::DIVISION_BY_ZERO, "division by zero");
     }
+    if let Some(own) = conversion::in_words(line) {
+        return own;
+    }
     if has("overflow") {
         return Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range").with_detail(line.to_string());
     }
-    if let Some(own) = (has("cannot cast string") || has("error parsing")).then(|| invalid_input(line)).flatten() {
-        return own;
-    }
-    if has("cast error") || has("cannot cast string") || has("error parsing") || has("parser error") {
+    if has("cast error") || has("error parsing") || has("parser error") {
         return Error::new(SqlState::INVALID_TEXT_REPRESENTATION, line.to_string());
     }
     if has("not supported") || has("not implemented") || has("unsupported") || has("not yet implemented") {
@@ -231,6 +215,10 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
 fn no_operator(types: &str) -> Error {
     Error::new(SqlState::UNDEFINED_FUNCTION, format!("operator does not exist: {}", sql_types(types.trim())))
         .with_hint("No operator matches the given name and argument types. You might need to add explicit type casts.")
+}
+
+fn not_boolean(op: &str, of: &str) -> Error {
+    Error::new(SqlState::DATATYPE_MISMATCH, format!("argument of {op} must be type boolean, not type {}", sql_types(of.trim())))
 }
 
 /// DataFusion names the expression that is neither grouped nor aggregated in quotes.

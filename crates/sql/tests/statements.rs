@@ -32,6 +32,7 @@ fn sessions_and_transactions() {
     let begin = one("START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY");
     assert!(matches!(begin, StatementKind::Begin { isolation: Some(Isolation::RepeatableRead), read_only: Some(true) }));
     assert!(matches!(one("END"), StatementKind::Commit { chain: false }));
+    assert!(matches!(one("ABORT"), StatementKind::Rollback { chain: false }));
     assert!(matches!(one("SAVEPOINT a"), StatementKind::Savepoint(n) if n == "a"));
     assert!(matches!(one("ROLLBACK TO SAVEPOINT a"), StatementKind::RollbackTo(n) if n == "a"));
     assert!(matches!(one("RELEASE SAVEPOINT a"), StatementKind::Release(n) if n == "a"));
@@ -49,6 +50,7 @@ fn sessions_and_transactions() {
         matches!(one("ALTER SYSTEM SET checkpoint_interval = '5s'"), StatementKind::AlterSystem { name, value: Some(v) } if name == "checkpoint_interval" && v == "5s")
     );
     assert!(matches!(one("FETCH 5 FROM c"), StatementKind::Fetch { count: FetchCount::Rows(5), .. }));
+    assert!(matches!(one("MOVE 5 FROM c"), StatementKind::Fetch { count: FetchCount::Rows(5), skip: true, .. }));
     assert!(matches!(one("CLOSE ALL"), StatementKind::Close(None)));
     assert!(matches!(one("DEALLOCATE ALL"), StatementKind::Deallocate(None)));
     assert!(text("PREPARE p (int) AS SELECT $1").starts_with("Prepare { name: \"p\""));

@@ -34,6 +34,15 @@ impl Column {
     }
 }
 
+impl Column {
+    /// The text of a row; `None` is NULL.
+    pub fn text(&self, row: usize) -> Option<String> {
+        let mut out = BytesMut::new();
+        (!self.is_null(row)).then(|| self.put_text(row, &mut out))?;
+        Some(String::from_utf8_lossy(&out).into_owned())
+    }
+}
+
 fn put_list(out: &mut BytesMut, item: &Column, range: std::ops::Range<usize>) {
     let nested = matches!(item.values, Values::List { .. });
     out.put_u8(b'{');

@@ -22,6 +22,11 @@ pub fn canonical(text: &str) -> Result<String> {
     if reader.at == text.len() { Ok(out) } else { Err(reader.error()) }
 }
 
+/// The text that a JSON string stands for.
+pub(super) fn unquote(json: &str) -> Result<String> {
+    Reader { text: json, at: 0, depth: 0 }.string()
+}
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,

@@ -3,6 +3,7 @@
 //! - [`encode`]: whole columns to text ([`encode::to_text`])
 //! - [`decode`]: text to columns ([`decode::from_text`], [`decode::ColumnBuilder`])
 //! - [`number`], [`datetime`], [`interval`], [`mod@array`], [`json`], [`scalar`]: one kind of value each
+//! - [`json_path`]: parts of JSON
 
 pub mod array;
 pub mod datetime;
@@ -10,6 +11,7 @@ pub mod decode;
 pub mod encode;
 pub mod interval;
 pub mod json;
+pub mod json_path;
 pub mod number;
 pub mod scalar;
 

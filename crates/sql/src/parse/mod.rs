@@ -110,6 +110,15 @@ impl<'a> Source<'a> {
         self.convert(statement)
     }
 
+    /// The same statement with another first word.
+    fn with_first(&self, word: &str) -> Source<'_> {
+        let mut tokens = self.tokens.clone();
+        if let Some(first) = tokens.first_mut() {
+            first.token = Token::make_keyword(word);
+        }
+        Source { sql: self.sql, positions: self.positions, tokens }
+    }
+
     /// A parser that begins at a token.
     fn parser<'d>(&self, dialect: &'d PostgreSqlDialect, from: usize) -> Parser<'d> {
         let tokens = self.tokens.get(from..).unwrap_or_default().to_vec();
