@@ -142,9 +142,11 @@ impl Store {
         failpoint("commit-ingested");
         turn.number = number;
         turn.log_seq = log_seq;
-        self.swap_base(Base::new(&rocks, epoch, rows.into_iter().collect()), log_seq, &drops);
+        self.swap_base(Base::new(&rocks, epoch, log_seq, rows.into_iter().collect()), log_seq, &drops);
         failpoint("commit-end");
-        Ok(CommitStats { entries: written.entries, bytes: written.bytes, duration: start.elapsed() })
+        let (entries, bytes, duration) = (written.entries, written.bytes, start.elapsed());
+        self.retain(&rocks);
+        Ok(CommitStats { entries, bytes, duration })
     }
 
     /// From here on, new views read the new checkpoint and the runs after it: the same rows as before.
@@ -187,7 +189,8 @@ fn write_files(
     drops: &BTreeSet<u32>,
     epochs: Range<Epoch>,
 ) -> Result<Written> {
-    let mut writer = SstWriter::new(rocks, staging, number);
+    let options = rocks.file_options();
+    let mut writer = SstWriter::new(&options, staging, number);
     let ids = sources.keys().chain(drops).copied().collect::<BTreeSet<_>>();
     for id in ids {
         if drops.contains(&id) {

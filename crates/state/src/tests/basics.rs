@@ -20,7 +20,7 @@ fn an_empty_directory_becomes_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let (store, recovered) = open(dir.path());
     assert_eq!((recovered.epoch, recovered.catalog.len(), recovered.log_tail.len()), (0, 0, 0));
-    let error = Store::open(dir.path(), &StoreOptions { memory: 1 << 20, workers: 1 }).err().unwrap();
+    let error = Store::open(dir.path(), &StoreOptions::default()).err().unwrap();
     assert!(error.message().contains("is in use by process"), "{error}");
     drop(store);
     open(dir.path());
