@@ -76,7 +76,8 @@ pub(crate) struct Turn {
 /// Everything that one commit writes, by id.
 enum Source<'a> {
     Relation(&'a Relation),
-    State(Entries),
+    /// In pieces, as it was encoded.
+    State(Vec<Entries>),
 }
 
 impl Store {
@@ -107,7 +108,7 @@ impl Store {
         }
         for table in frozen.into_iter().filter(|t| !t.entries.is_empty() && !removed.contains(&t.table.0)) {
             match sources.entry(table.table.0).or_insert_with(|| Source::State(vec![])) {
-                Source::State(entries) => entries.extend(table.entries),
+                Source::State(pieces) => pieces.push(table.entries),
                 Source::Relation(_) => {
                     return Err(Error::internal(format!("id {} is both a relation and a state table", table.table.0)));
                 }
@@ -200,12 +201,13 @@ fn write_files(
         match sources.remove(&id) {
             None => {}
             Some(Source::Relation(relation)) => write_relation(&mut writer, id, relation, &epochs)?,
-            Some(Source::State(mut entries)) => {
-                entries.sort_by(|a, b| a.0.cmp(&b.0));
+            Some(Source::State(pieces)) => {
+                let mut entries = pieces.iter().flat_map(Entries::iter).collect::<Vec<_>>();
+                entries.sort_by(|a, b| a.0.cmp(b.0));
                 // Each key comes once; should it not, the later entry counts.
                 for group in entries.chunk_by(|a, b| a.0 == b.0) {
                     if let Some((key, value)) = group.last() {
-                        writer.entry(id, key, value.as_deref())?;
+                        writer.entry(id, key, *value)?;
                     }
                 }
             }

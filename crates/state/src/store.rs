@@ -52,7 +52,7 @@ pub struct Checkpoint {
 pub struct FrozenTable {
     /// Whose they are.
     pub table: StateTableId,
-    /// What [`StateTable::freeze`](crate::StateTable::freeze) gave.
+    /// What [`StateTable::drain`](crate::StateTable::drain) or [`freeze`](crate::StateTable::freeze) gave.
     pub entries: crate::Entries,
 }
 

@@ -49,8 +49,8 @@ fn work(store: &Store, epoch: u64) {
 
 fn commit(store: &Store, epoch: u64, log_seq: u64) {
     let mut checkpoint = checkpoint(epoch, log_seq);
-    let entries = vec![(b"\x05key".to_vec(), Some(epoch.to_le_bytes().to_vec())), (epoch.to_le_bytes()[..1].to_vec(), Some(vec![]))];
-    checkpoint.frozen.push(FrozenTable { table: STATE, entries });
+    let entries = [(b"\x05key".to_vec(), Some(epoch.to_le_bytes().to_vec())), (epoch.to_le_bytes()[..1].to_vec(), Some(vec![]))];
+    checkpoint.frozen.push(FrozenTable { table: STATE, entries: entries.into_iter().collect() });
     store.commit(checkpoint).unwrap();
 }
 
