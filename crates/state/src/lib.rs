@@ -10,6 +10,7 @@
 //! - `encode`, `run`, `tiers`: runs encoded and sorted; sorted runs; merged so that reads stay cheap
 //! - [`read_view`], `scan`: one epoch for all relations: point reads and scans of base and changes
 //! - [`tables`]: operator state in memory, which freezes what has changed
+//! - [`remote`]: checkpoints on another machine, and back
 //! - [`failpoint`]: places where a crash test ends the process
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -23,6 +24,7 @@ mod log;
 mod poison;
 pub mod read_view;
 mod relation;
+pub mod remote;
 mod rescue;
 mod rocks;
 mod run;
