@@ -5,7 +5,6 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
@@ -180,6 +179,29 @@ impl Backend {
         Ok(())
     }
 
+    /// Deletes what interrupted writes to a directory have left, if the object that it was to become is one that `ours`
+    /// wants gone. Elsewhere, nobody sees such things.
+    pub(super) async fn sweep(&self, ours: impl Fn(&str) -> bool + Send + 'static) -> Result<()> {
+        let Some(root) = self.root.clone() else { return Ok(()) };
+        blocking(move || {
+            let mut dirs = vec![root.clone()];
+            while let Some(dir) = dirs.pop() {
+                for entry in std::fs::read_dir(dir)? {
+                    let entry = entry?;
+                    let path = entry.path();
+                    let name = path.strip_prefix(&root).ok().and_then(Path::to_str).and_then(|name| name.split_once('#'));
+                    if entry.file_type()?.is_dir() {
+                        dirs.push(path);
+                    } else if name.is_some_and(|(name, attempt)| attempt.parse::<u32>().is_ok() && ours(name)) {
+                        std::fs::remove_file(&path)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Files of a directory survive a power failure only if they are synced.
     async fn persist(&self, name: &str) -> Result<()> {
         let Some(root) = self.root.clone() else { return Ok(()) };
@@ -225,7 +247,7 @@ async fn read_part(path: &Path, range: Range<u64>) -> Result<Bytes> {
 }
 
 fn retry(options: &RemoteOptions) -> RetryConfig {
-    let backoff = BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(5), base: 2.0 };
+    let backoff = BackoffConfig { init_backoff: options.retry_pause, max_backoff: options.retry_pause * 50, base: 2.0 };
     RetryConfig { backoff, max_retries: 1000, retry_timeout: options.retry_timeout }
 }
 

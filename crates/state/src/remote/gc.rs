@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use millpond_common::{Result, SqlState};
 
 use super::claim::{self, Claim};
-use super::manifest::OBJECTS;
+use super::manifest::{OBJECTS, written_under};
 use super::{Collected, Shared, decide, restore};
 use crate::failpoint::failpoint;
 
@@ -33,6 +33,8 @@ pub(super) async fn gc(shared: &Shared, claim: &Claim, keep: usize) -> Result<Co
     backend.delete(&garbage.objects).await?;
     failpoint("remote-gc-objects-deleted");
     backend.delete(&claim::outdated(backend, claim).await?).await?;
+    let generation = claim.generation;
+    backend.sweep(move |name| written_under(name).is_some_and(|g| g <= generation)).await?;
     let bytes = garbage.objects.iter().filter_map(|name| listed.get(name)).sum();
     Ok(Collected { manifests: names.len(), objects: garbage.objects.len(), bytes })
 }

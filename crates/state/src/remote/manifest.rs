@@ -57,6 +57,11 @@ pub(super) fn object_generation(name: &str) -> Option<u64> {
     generation.parse().ok().filter(|_| ours)
 }
 
+/// Under which claim an object or a manifest was written.
+pub(super) fn written_under(name: &str) -> Option<u64> {
+    object_generation(name).or_else(|| name.parse::<ManifestName>().ok().map(|n| n.generation))
+}
+
 /// A checkpoint: its files, and where their content is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
@@ -162,7 +167,7 @@ mod tests {
         "4d50524d010005abfee6390278790100000000000000640500000000000000e80300000000000001000000000000000d0000000000000064622f",
         "3030303031322e7373744d00000000000000abababababababababababababababababababababababababababababababab5100000000000000",
         "6f626a656374732f30303030303030322f6162616261626162616261626162616261626162616261626162616261626162616261626162616261",
-        "6261626162616261626162616261626162",
+        "6261626162616261626162616261626162616261626162",
     );
 
     #[test]
@@ -193,5 +198,6 @@ mod tests {
         assert_eq!(object_generation(&object_name(7, &[1; 32])), Some(7));
         assert_eq!(object_generation("objects/00000007/readme"), None);
         assert_eq!(object_generation("manifests/1-1-1"), None);
+        assert_eq!((written_under("manifests/4-1-1"), written_under("claims/4")), (Some(4), None));
     }
 }

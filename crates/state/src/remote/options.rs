@@ -16,8 +16,10 @@ pub struct RemoteOptions {
     pub part_bytes: usize,
     /// After this long, a request has failed.
     pub request_timeout: Duration,
-    /// A failed request is repeated, with growing pauses, for this long.
+    /// A failed request is repeated for this long.
     pub retry_timeout: Duration,
+    /// The first pause before that; the next ones are longer.
+    pub retry_pause: Duration,
 }
 
 impl Default for RemoteOptions {
@@ -28,6 +30,7 @@ impl Default for RemoteOptions {
             part_bytes: 8 << 20,
             request_timeout: Duration::from_secs(60),
             retry_timeout: Duration::from_secs(60),
+            retry_pause: Duration::from_millis(100),
         }
     }
 }
@@ -41,6 +44,7 @@ impl fmt::Debug for RemoteOptions {
             .field("part_bytes", &self.part_bytes)
             .field("request_timeout", &self.request_timeout)
             .field("retry_timeout", &self.retry_timeout)
+            .field("retry_pause", &self.retry_pause)
             .finish()
     }
 }

@@ -120,7 +120,7 @@ fn a_server_that_stays_away_is_an_error_and_no_reason_for_an_old_checkpoint() {
 #[test]
 fn what_was_sent_before_a_failure_is_not_sent_again() {
     let (server, storage, claim) = one();
-    for die_at in 0..8 {
+    for die_at in [0, 1, 3, 5, 8] {
         // The server dies for good at the n-th write of the upload.
         let checkpoint = 10 + 5 * die_at as u64;
         let (mut writes, mut dead) = (0, false);

@@ -69,7 +69,8 @@ pub(super) fn options(endpoint: Option<&str>) -> RemoteOptions {
         parallelism: 3,
         part_bytes: PART,
         request_timeout: Duration::from_millis(700),
-        retry_timeout: Duration::from_millis(1500),
+        retry_timeout: Duration::from_millis(600),
+        retry_pause: Duration::from_millis(5),
     }
 }
 
