@@ -49,7 +49,7 @@ fn view(id: u32, input: u32, limit: i64) -> JobSpec {
 }
 
 fn open(dir: &Path, workers: usize, jobs: Vec<JobSpec>) -> Engine {
-    let (store, recovered) = Store::open(dir, &StoreOptions { memory: 1 << 28, workers }).unwrap();
+    let (store, recovered) = Store::open(dir, &StoreOptions { memory: 1 << 28, workers, ..StoreOptions::default() }).unwrap();
     let config = EngineConfig { workers, memory: 1 << 28, checkpoint_interval: Duration::from_millis(50) };
     Engine::start(config, store, &recovered, vec![table()], vec![], jobs).unwrap()
 }

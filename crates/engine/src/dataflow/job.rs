@@ -104,15 +104,18 @@ impl LocalJob {
         worker.drop_dataflow(self.dataflow);
     }
 
-    /// What changed in its state since the last call.
-    pub fn freeze(&self, out: &mut Vec<FrozenTable>) {
-        for (table, handle) in &self.tables {
-            let mut entries = Vec::new();
-            handle.borrow_mut().freeze(&mut entries);
-            if !entries.is_empty() {
-                out.push(FrozenTable { table: *table, entries });
-            }
-        }
+    /// What changed in its state since the last call is to be drained.
+    pub fn seal(&self) {
+        self.tables.iter().for_each(|(_, handle)| handle.borrow_mut().seal());
+    }
+
+    /// Some of the sealed changes; `None`: there are no more.
+    pub fn drain(&self, max: usize) -> Option<FrozenTable> {
+        let drain = |(table, handle): &(StateTableId, StateHandle)| {
+            let entries = handle.borrow_mut().drain(max)?;
+            Some(FrozenTable { table: *table, entries })
+        };
+        self.tables.iter().find_map(drain)
     }
 
     /// Takes live rows of a relation.

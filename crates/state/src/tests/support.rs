@@ -14,8 +14,26 @@ use crate::{Checkpoint, ReadView, Recovered, Scan, Store, StoreOptions};
 /// A row (k, v) and how often it is there.
 pub(super) type Rows = BTreeMap<(i64, String), i64>;
 
+pub(super) fn try_open(dir: &Path) -> millpond_common::Result<(Arc<Store>, Recovered)> {
+    Store::open(dir, &StoreOptions { memory: 64 << 20, workers: 2, ..StoreOptions::default() })
+}
+
 pub(super) fn open(dir: &Path) -> (Arc<Store>, Recovered) {
-    Store::open(dir, &StoreOptions { memory: 64 << 20, workers: 2 }).unwrap()
+    try_open(dir).unwrap()
+}
+
+/// A copy of a directory, as a crash of the process would leave it now.
+pub(super) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 pub(super) fn schema() -> SchemaRef {
