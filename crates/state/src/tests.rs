@@ -6,5 +6,5 @@ mod model;
 mod pending;
 mod savepoints;
 mod storage;
-mod support;
+pub(crate) mod support;
 mod tables;

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Shared;
 use super::backend::Backend;
-use super::manifest::{CLAIMS, MANIFESTS, ManifestName, decode, encode};
+use super::manifest::{CLAIMS, MANIFESTS, ManifestName};
 use crate::failpoint::failpoint;
+use crate::frame::Frame;
 
-const MAGIC: &[u8; 4] = b"MPRC";
-const VERSION: u16 = 1;
+const FRAME: Frame = Frame { magic: b"MPRC", version: 1, what: "a claim on a checkpoint storage" };
 
 /// The right to write to the storage, until another server claims it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub(super) async fn claim(shared: &Shared, database: Option<String>) -> Result<C
     let generation = last.max(last_manifest).unwrap_or(0) + 1;
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default().trim().to_owned();
     let owner = Owner { database: database.clone(), host, process: std::process::id(), claimed_ms: now_ms(), nonce: random()? };
-    let bytes = encode(MAGIC, VERSION, &owner)?;
+    let bytes = FRAME.seal(&bincode::serialize(&owner)?);
     // A put whose answer was lost is repeated, and then finds itself.
     if !backend.put_new(&name(generation), bytes.clone().into()).await? && read(backend, generation).await? != owner {
         let message = "another server has claimed the checkpoint storage at the same moment";
@@ -113,7 +113,8 @@ pub(super) async fn claim(shared: &Shared, database: Option<String>) -> Result<C
 }
 
 async fn read(backend: &Backend, generation: u64) -> Result<Owner> {
-    decode(MAGIC, VERSION, "claim", &backend.get(&name(generation)).await?)
+    let bytes = backend.get(&name(generation)).await?;
+    bincode::deserialize(FRAME.open(&bytes)?).map_err(|_| FRAME.damaged())
 }
 
 /// An error if somebody else has claimed the storage since.

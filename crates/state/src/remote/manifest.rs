@@ -5,19 +5,17 @@ use std::fmt;
 use std::path::{Component, Path};
 use std::str::FromStr;
 
-use millpond_common::hash::hash_bytes;
-use millpond_common::{Epoch, Error, Result, SqlState};
-use serde::de::DeserializeOwned;
+use millpond_common::{Epoch, Result};
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, hex};
+use crate::frame::Frame;
 
 pub(super) const MANIFESTS: &str = "manifests";
 pub(super) const OBJECTS: &str = "objects";
 pub(super) const CLAIMS: &str = "claims";
 
-const MAGIC: &[u8; 4] = b"MPRM";
-const VERSION: u16 = 1;
+const FRAME: Frame = Frame { magic: b"MPRM", version: 1, what: "a checkpoint's manifest" };
 
 /// A manifest's place in the order of all: whoever claims later has a higher generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,52 +87,28 @@ impl Manifest {
     }
 
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
-        encode(MAGIC, VERSION, self)
+        Ok(FRAME.seal(&bincode::serialize(self)?))
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
-        let manifest: Manifest = decode(MAGIC, VERSION, "manifest", bytes)?;
+        let manifest: Manifest = bincode::deserialize(FRAME.open(bytes)?).map_err(|_| FRAME.damaged())?;
         let mut names = BTreeSet::new();
         for file in &manifest.files {
             // It came over a network: it must not make us write elsewhere.
             let mut parts = Path::new(&file.name).components();
             let inside = !file.name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)));
             if !inside || !names.insert(&file.name) || object_generation(&file.object).is_none() {
-                return Err(damaged("manifest").with_detail(format!("It names the file \"{}\".", file.name.escape_default())));
+                return Err(FRAME.damaged().with_detail(format!("It names the file \"{}\".", file.name.escape_default())));
             }
         }
         Ok(manifest)
     }
 }
 
-fn damaged(what: &str) -> Error {
-    Error::new(SqlState::DATA_CORRUPTED, format!("checkpoint storage: a {what} is damaged"))
-}
-
-/// Magic, version, checksum of the rest, the rest.
-pub(super) fn encode(magic: &[u8; 4], version: u16, value: &impl Serialize) -> Result<Vec<u8>> {
-    let body = bincode::serialize(value)?;
-    Ok([&magic[..], &version.to_le_bytes(), &hash_bytes(&body).to_le_bytes(), &body].concat())
-}
-
-pub(super) fn decode<T: DeserializeOwned>(magic: &[u8; 4], version: u16, what: &str, bytes: &[u8]) -> Result<T> {
-    let (found, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| damaged(what))?;
-    let (written, rest) = rest.split_first_chunk::<2>().ok_or_else(|| damaged(what))?;
-    let (checksum, body) = rest.split_first_chunk::<8>().ok_or_else(|| damaged(what))?;
-    if found != magic || u64::from_le_bytes(*checksum) != hash_bytes(body) {
-        return Err(damaged(what));
-    }
-    let written = u16::from_le_bytes(*written);
-    if written > version {
-        let message = format!("checkpoint storage: a {what} has format {written}, this program reads up to {version}");
-        return Err(Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
-            .with_hint("Start it with the newer version of Millpond that wrote it."));
-    }
-    bincode::deserialize(body).map_err(|_| damaged(what))
-}
-
 #[cfg(test)]
 mod tests {
+    use millpond_common::SqlState;
+
     use super::*;
 
     fn manifest() -> Manifest {
@@ -153,7 +127,7 @@ mod tests {
             assert!(Manifest::decode(&bad).is_err(), "flipped byte {i}");
             assert!(Manifest::decode(&good[..i]).is_err());
         }
-        let future = encode(MAGIC, VERSION + 1, &1).unwrap();
+        let future = Frame { version: 2, ..FRAME }.seal(&[]);
         assert_eq!(Manifest::decode(&future).unwrap_err().state(), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
     }
 

@@ -21,7 +21,7 @@
 //!
 //! In reading order: `options`, `backend` (object stores as used here), `runtime` (a thread for them), `manifest` and
 //! `claim` (formats, ownership), `decide` (what to send, to choose, to delete: functions on values), `digest`, `upload`,
-//! `restore`, `gc`, and `uploader`, which does it all regularly.
+//! `restore`, `gc`; `uploader`, which does it all regularly; and `store`, which does it with a [`Store`](crate::Store).
 
 mod backend;
 mod claim;
@@ -32,6 +32,7 @@ mod manifest;
 mod options;
 mod restore;
 mod runtime;
+mod store;
 mod upload;
 mod uploader;
 
@@ -45,8 +46,10 @@ use tokio::sync::Mutex;
 
 pub use claim::Claim;
 pub use options::RemoteOptions;
+pub(crate) use restore::partial;
 pub use runtime::Cancel;
-pub use uploader::{CheckpointCopy, Uploader, UploaderOptions, UploaderStatus};
+pub use store::{Opened, open_or_restore};
+pub use uploader::{Uploader, UploaderOptions, UploaderStatus};
 
 use backend::Backend;
 use digest::Digests;
@@ -178,10 +181,10 @@ impl RemoteStorage {
 
     /// Makes this server the one that writes here. `database` is the identity of its data; `None`: there is no data
     /// yet, so it takes over whatever database is here. Fails if the storage belongs to another database.
-    pub fn claim(&self, database: Option<&str>) -> Result<Claim> {
-        let shared = Arc::clone(&self.shared);
+    pub fn claim(&self, database: Option<&str>, cancel: &Cancel) -> Result<Claim> {
+        let (shared, cancel) = (Arc::clone(&self.shared), cancel.clone());
         let database = database.map(str::to_owned);
-        self.runtime.run(async move { claim::claim(&shared, database).await })?
+        self.runtime.run(async move { cancel.limit(claim::claim(&shared, database)).await })?
     }
 
     /// Uploads a directory, whose files must not change meanwhile, as the checkpoint of an epoch. Sends only what the

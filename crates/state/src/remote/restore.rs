@@ -61,7 +61,7 @@ fn lacks(file: &FileEntry) -> Error {
 }
 
 /// Where a restore gathers files: beside its destination, so that one rename ends it.
-fn partial(into: &Path) -> Result<PathBuf> {
+pub(crate) fn partial(into: &Path) -> Result<PathBuf> {
     let name = into.file_name().ok_or_else(|| Error::internal("a restore needs a named directory"))?;
     Ok(into.with_file_name(format!("{}.restoring", name.to_string_lossy())))
 }

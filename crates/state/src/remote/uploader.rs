@@ -15,7 +15,7 @@ use super::{Cancel, Claim, RemoteStorage, Uploaded};
 /// How often to upload, and what to keep.
 #[derive(Clone, Copy, Debug)]
 pub struct UploaderOptions {
-    /// From the begin of one upload to the begin of the next.
+    /// From the end of one upload to the begin of the next.
     pub interval: Duration,
     /// How many checkpoints stay in the storage.
     pub keep: usize,
@@ -32,20 +32,22 @@ pub struct UploaderStatus {
     pub failed: u64,
     /// Why the last one failed; `None` once one has succeeded again.
     pub error: Option<Error>,
-    /// Another server has claimed the storage: nothing more is uploaded.
+    /// The storage belongs to somebody else: nothing more is uploaded.
     pub lost: bool,
 }
 
-/// A copy of the last checkpoint, which is not changed by what comes after. Whoever makes it deletes it when dropped.
-pub trait CheckpointCopy {
+/// A copy of a checkpoint, which nothing changes. Whoever makes it deletes it when dropped.
+pub(super) trait CheckpointCopy {
     /// Where its files are.
     fn path(&self) -> PathBuf;
     /// Of the checkpoint.
     fn epoch(&self) -> Epoch;
+    /// Another one if anything is different.
+    fn version(&self) -> u64;
 }
 
-/// Uploads checkpoints at intervals until dropped. A failure is tried again after the interval, with a newer checkpoint;
-/// what has been sent already is not sent again.
+/// Uploads checkpoints until dropped: the first one at once, the others at intervals. A failure is tried again after the
+/// interval, with a newer checkpoint; what has been sent already is not sent again.
 pub struct Uploader {
     cancel: Cancel,
     /// `None`: being dropped.
@@ -55,34 +57,26 @@ pub struct Uploader {
 }
 
 impl Uploader {
-    /// Starts the thread. `copy` makes a copy of the last checkpoint, `None` if there is none yet.
-    pub fn start<C: CheckpointCopy>(
+    /// Starts the thread, which first claims the storage for the database. `copy` makes a copy of the last checkpoint;
+    /// `None` if there is none yet, or if it is the version that it is called with.
+    pub(super) fn start<C: CheckpointCopy>(
         storage: Arc<RemoteStorage>,
-        claim: Claim,
+        database: String,
         options: UploaderOptions,
-        mut copy: impl FnMut() -> Result<Option<C>> + Send + 'static,
+        copy: impl FnMut(Option<u64>) -> Result<Option<C>> + Send + 'static,
     ) -> Result<Uploader> {
         let (wake, woken) = bounded(1);
         let (cancel, status) = (Cancel::default(), Arc::new(Mutex::new(UploaderStatus::default())));
-        let (cancelled, shown) = (cancel.clone(), Arc::clone(&status));
-        let work = move || {
-            loop {
-                match woken.recv_timeout(options.interval) {
-                    Err(RecvTimeoutError::Disconnected) => return,
-                    Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-                }
-                let result = upload(&storage, &claim, &cancelled, &mut copy);
-                let sent = matches!(result, Ok(Some(_)));
-                let mut go_on = note(&shown, storage.url(), result);
-                if sent && let Err(error) = storage.gc(&claim, options.keep, &cancelled) {
-                    go_on = note(&shown, storage.url(), Err(error));
-                }
-                if cancelled.is_cancelled() || !go_on {
+        let shown = Arc::clone(&status);
+        let mut work = Work { storage, database, copy, cancel: cancel.clone(), claim: None, version: None };
+        let run = move || {
+            while work.once(options.keep, &shown) {
+                if woken.recv_timeout(options.interval) == Err(RecvTimeoutError::Disconnected) {
                     return;
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("uploader".into()).spawn(work)?;
+        let thread = std::thread::Builder::new().name("uploader".into()).spawn(run)?;
         Ok(Uploader { cancel, wake: Some(wake), thread: Some(thread), status })
     }
 
@@ -109,36 +103,68 @@ impl Drop for Uploader {
     }
 }
 
-/// The last checkpoint, if there is one, as a copy that exists only meanwhile.
-fn upload<C: CheckpointCopy>(
-    storage: &RemoteStorage,
-    claim: &Claim,
-    cancel: &Cancel,
-    copy: &mut impl FnMut() -> Result<Option<C>>,
-) -> Result<Option<Uploaded>> {
-    let Some(copy) = copy()? else { return Ok(None) };
-    storage.upload(claim, &copy.path(), copy.epoch(), cancel).map(Some)
+/// What the thread has.
+struct Work<F> {
+    storage: Arc<RemoteStorage>,
+    database: String,
+    copy: F,
+    cancel: Cancel,
+    /// `None`: not yet claimed.
+    claim: Option<Claim>,
+    /// Of the last upload that succeeded.
+    version: Option<u64>,
+}
+
+impl<F> Work<F> {
+    /// An upload, and the deletion of what it made superfluous; whether to go on.
+    fn once<C: CheckpointCopy>(&mut self, keep: usize, status: &Mutex<UploaderStatus>) -> bool
+    where
+        F: FnMut(Option<u64>) -> Result<Option<C>>,
+    {
+        let uploaded = self.upload();
+        let sent = matches!(uploaded, Ok(Some(_)));
+        let mut go_on = note(&mut status.lock(), self.storage.url(), uploaded);
+        if let (true, Some(claim)) = (sent, &self.claim)
+            && let Err(error) = self.storage.gc(claim, keep, &self.cancel)
+        {
+            go_on = note(&mut status.lock(), self.storage.url(), Err(error));
+        }
+        go_on && !self.cancel.is_cancelled()
+    }
+
+    /// `None`: there was nothing to upload.
+    fn upload<C: CheckpointCopy>(&mut self) -> Result<Option<Uploaded>>
+    where
+        F: FnMut(Option<u64>) -> Result<Option<C>>,
+    {
+        let claim = match &mut self.claim {
+            Some(claim) => claim,
+            none => none.insert(self.storage.claim(Some(&self.database), &self.cancel)?),
+        };
+        let Some(copy) = (self.copy)(self.version)? else { return Ok(None) };
+        let uploaded = self.storage.upload(claim, &copy.path(), copy.epoch(), &self.cancel)?;
+        self.version = Some(copy.version());
+        Ok(Some(uploaded))
+    }
 }
 
 /// Remembers how it went; whether to go on.
-fn note(status: &Mutex<UploaderStatus>, url: &str, result: Result<Option<Uploaded>>) -> bool {
-    let mut status = status.lock();
+fn note(status: &mut UploaderStatus, url: &str, result: Result<Option<Uploaded>>) -> bool {
     match result {
-        Ok(None) => true,
+        Ok(None) => {}
         Ok(Some(uploaded)) => {
             if status.error.take().is_some() {
                 tracing::info!(storage = url, "checkpoints are uploaded again");
             }
             status.completed += 1;
             status.last = Some((uploaded, SystemTime::now()));
-            true
         }
         Err(error) => {
             status.lost = is_lost(&error);
             tracing::warn!(storage = url, %error, lost = status.lost, "a checkpoint could not be uploaded");
             status.failed += 1;
             status.error = Some(error);
-            !status.lost
         }
     }
+    !status.lost
 }

@@ -13,7 +13,7 @@ fn what_goes_up_comes_down_again() {
         let storage = place.open();
         assert_eq!(storage.list().unwrap(), []);
         assert_eq!(restore(&storage, Which::Latest).unwrap_err().state(), SqlState::UNDEFINED_OBJECT);
-        let claim = storage.claim(Some("db")).unwrap();
+        let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
         let first = upload(&storage, &claim, 1);
         assert_eq!((first.files, first.files_sent, first.bytes), (4, 4, 10_017));
         let second = upload(&storage, &claim, 2);
@@ -38,7 +38,7 @@ fn what_goes_up_comes_down_again() {
 fn an_unchanged_checkpoint_is_not_written_again() {
     for place in Place::all() {
         let storage = place.open();
-        let claim = storage.claim(Some("db")).unwrap();
+        let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
         upload(&storage, &claim, 3);
         assert_eq!(upload(&storage, &claim, 3).files_sent, 0);
         assert_eq!(place.names("manifests").len(), 1);
@@ -55,8 +55,8 @@ fn an_unchanged_checkpoint_is_not_written_again() {
 fn the_newest_checkpoints_are_kept() {
     for place in Place::all() {
         let storage = place.open();
-        storage.claim(Some("db")).unwrap();
-        let claim = storage.claim(Some("db")).unwrap();
+        storage.claim(Some("db"), &Cancel::default()).unwrap();
+        let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
         for n in 1..=4 {
             upload(&storage, &claim, n);
         }
@@ -82,9 +82,9 @@ fn the_newest_checkpoints_are_kept() {
 fn a_displaced_server_notices_and_does_no_harm() {
     for place in Place::all() {
         let (old, new) = (place.open(), place.open());
-        let old_claim = old.claim(Some("db")).unwrap();
+        let old_claim = old.claim(Some("db"), &Cancel::default()).unwrap();
         upload(&old, &old_claim, 1);
-        let new_claim = new.claim(None).unwrap();
+        let new_claim = new.claim(None, &Cancel::default()).unwrap();
         assert_eq!((new_claim.database(), new_claim.generation()), ("db", 2));
         // The old one had already looked who owns the storage, and publishes: it is there, but older than all that follows.
         let late = ManifestName { generation: 1, sequence: 2, epoch: 9999 };
@@ -107,8 +107,8 @@ fn a_displaced_server_notices_and_does_no_harm() {
 fn a_new_owner_reuses_what_is_there() {
     for place in Place::all() {
         let (old, new) = (place.open(), place.open());
-        upload(&old, &old.claim(Some("db")).unwrap(), 3);
-        let claim = new.claim(Some("db")).unwrap();
+        upload(&old, &old.claim(Some("db"), &Cancel::default()).unwrap(), 3);
+        let claim = new.claim(Some("db"), &Cancel::default()).unwrap();
         assert_eq!(upload(&new, &claim, 4).files_sent, 2);
         assert_eq!(restore(&new, Which::Latest).unwrap().1, database(4));
         new.gc(&claim, 1, &Cancel::default()).unwrap();
@@ -120,13 +120,13 @@ fn a_new_owner_reuses_what_is_there() {
 fn databases_do_not_share_a_place() {
     for place in Place::all() {
         let storage = place.open();
-        storage.claim(Some("one")).unwrap();
-        let error = storage.claim(Some("two")).unwrap_err();
+        storage.claim(Some("one"), &Cancel::default()).unwrap();
+        let error = storage.claim(Some("two"), &Cancel::default()).unwrap_err();
         assert!(error.message().contains("belongs to another database"), "{error}");
-        assert_eq!(storage.claim(None).unwrap().database(), "one");
+        assert_eq!(storage.claim(None, &Cancel::default()).unwrap().database(), "one");
     }
     let place = Place::directory();
-    let fresh = place.open().claim(None).unwrap();
+    let fresh = place.open().claim(None, &Cancel::default()).unwrap();
     assert_eq!(fresh.database().len(), 32, "nobody was here: a new identity");
 }
 
@@ -134,7 +134,7 @@ fn databases_do_not_share_a_place() {
 fn a_storage_without_conditional_writes_is_refused() {
     let server = Server::start();
     server.ignore_conditions();
-    let error = server.open().claim(Some("db")).unwrap_err();
+    let error = server.open().claim(Some("db"), &Cancel::default()).unwrap_err();
     assert!(error.message().contains("ignores conditional writes"), "{error}");
 }
 
@@ -142,7 +142,7 @@ fn a_storage_without_conditional_writes_is_refused() {
 fn large_files_travel_in_parts() {
     let server = Server::start();
     let storage = server.open();
-    let claim = storage.claim(Some("db")).unwrap();
+    let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
     server.take_log();
     upload(&storage, &claim, 1);
     let log = server.take_log();
@@ -156,7 +156,7 @@ fn large_files_travel_in_parts() {
 fn a_restore_needs_an_empty_directory() {
     let place = Place::directory();
     let storage = place.open();
-    upload(&storage, &storage.claim(Some("db")).unwrap(), 1);
+    upload(&storage, &storage.claim(Some("db"), &Cancel::default()).unwrap(), 1);
     let dir = tempfile::tempdir().unwrap();
     let (full, empty) = (dir.path().join("full"), dir.path().join("empty"));
     std::fs::create_dir(&full).unwrap();

@@ -35,7 +35,7 @@ fn child() {
     let dir = Path::new(&dir);
     for checkpoint in 1..=CHECKPOINTS {
         let storage = open(dir);
-        let claim = storage.claim(Some("db")).unwrap();
+        let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
         upload(&storage, &claim, checkpoint);
         acknowledge(dir, checkpoint);
         storage.gc(&claim, 2, &Cancel::default()).unwrap();
@@ -74,7 +74,7 @@ fn check(dir: &Path) {
         assert!(!dir.join(format!("restored{checkpoint}.restoring")).exists());
     }
     // The next server goes on, and nothing superfluous stays.
-    let claim = storage.claim(Some("db")).unwrap();
+    let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
     upload(&storage, &claim, CHECKPOINTS + 1);
     storage.gc(&claim, 1, &Cancel::default()).unwrap();
     assert_eq!(restore(&storage, Which::Latest).unwrap().1, database(CHECKPOINTS + 1));

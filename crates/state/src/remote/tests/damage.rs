@@ -3,6 +3,7 @@
 use millpond_common::SqlState;
 
 use super::support::*;
+use crate::frame::Frame;
 use crate::remote::manifest::{Manifest, ManifestName};
 use crate::remote::{Cancel, RemoteStorage, Which};
 
@@ -11,7 +12,7 @@ const NEWEST: &str = "manifests/00000001-0000000002-00000000000000000020";
 /// Two checkpoints, and the object that only the second one has.
 fn two(place: &Place) -> (RemoteStorage, String) {
     let storage = place.open();
-    let claim = storage.claim(Some("db")).unwrap();
+    let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
     upload(&storage, &claim, 1);
     let before = place.names("objects");
     upload(&storage, &claim, 2);
@@ -86,9 +87,9 @@ fn if_nothing_is_whole_everything_is_said() {
 fn what_a_later_version_wrote_is_not_skipped() {
     let place = Place::directory();
     let (storage, _) = two(&place);
-    let claim = storage.claim(Some("db")).unwrap();
+    let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
     let later = ManifestName { generation: 2, sequence: 1, epoch: 30 };
-    let bytes = crate::remote::manifest::encode(b"MPRM", 9, &1).unwrap();
+    let bytes = Frame { magic: b"MPRM", version: 9, what: "" }.seal(&[]);
     storage.shared_put(&later.to_string(), bytes);
     for error in
         [restore(&storage, Which::Latest).unwrap_err(), storage.gc(&claim, 1, &Cancel::default()).unwrap_err(), storage.list().unwrap_err()]
@@ -102,7 +103,7 @@ fn what_a_later_version_wrote_is_not_skipped() {
 fn an_upload_replaces_what_was_lost() {
     for place in Place::all() {
         let (storage, object) = two(&place);
-        let claim = storage.claim(Some("db")).unwrap();
+        let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
         place.tamper(&object, |_| None);
         assert_eq!(upload(&storage, &claim, 3).files_sent, 2 + usize::from(object_is_sst(&object)));
         assert_eq!(restore(&storage, Which::Latest).unwrap().1, database(3));
@@ -120,7 +121,7 @@ fn damaged_checkpoints_do_not_count_as_kept() {
     for place in Place::all() {
         let (storage, object) = two(&place);
         place.tamper(&object, |_| None);
-        let claim = storage.claim(Some("db")).unwrap();
+        let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
         storage.gc(&claim, 1, &Cancel::default()).unwrap();
         assert_eq!(restore(&storage, Which::Latest).unwrap().1, database(1));
     }

@@ -15,7 +15,7 @@ use crate::remote::{Cancel, Claim, RemoteStorage, Which};
 fn one() -> (Server, RemoteStorage, Claim) {
     let server = Server::start();
     let storage = server.open();
-    let claim = storage.claim(Some("db")).unwrap();
+    let claim = storage.claim(Some("db"), &Cancel::default()).unwrap();
     upload(&storage, &claim, 1);
     server.take_log();
     (server, storage, claim)

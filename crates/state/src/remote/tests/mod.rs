@@ -9,3 +9,4 @@ mod faults;
 mod s3;
 mod support;
 mod upload_thread;
+mod with_store;
