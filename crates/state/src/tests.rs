@@ -9,6 +9,6 @@ mod pending;
 mod sample;
 mod savepoints;
 mod storage;
-mod support;
+pub(crate) mod support;
 mod tables;
 mod tuning;
