@@ -29,6 +29,8 @@ pub(super) struct LocalJob {
     pub failure_told: bool,
     /// Rows read by backfills that have ended.
     pub backfilled: u64,
+    /// The epoch that took the last of them.
+    backfill_end: Epoch,
     /// Whether this job reads the rows that its inputs already held, and has not reported the end of it.
     pub backfilling: bool,
     tables: Vec<(StateTableId, StateHandle)>,
@@ -94,6 +96,7 @@ impl LocalJob {
             failure,
             failure_told: false,
             backfilled: 0,
+            backfill_end: 0,
             backfilling: backfill.is_some(),
             tables,
             dataflow,
@@ -128,16 +131,20 @@ impl LocalJob {
     pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch) {
         for import in self.imports.iter_mut().filter(|i| i.relation == relation) {
             match import.finish_epoch(epoch) {
-                Ok(ended) => self.backfilled += ended.unwrap_or(0),
+                Ok(Some(rows)) => {
+                    self.backfilled += rows;
+                    self.backfill_end = epoch;
+                }
+                Ok(None) => {}
                 Err(error) => self.failure.set(error),
             }
         }
     }
 
-    /// Rows read by backfills, and whether none is left.
-    pub fn backfill_progress(&self) -> (u64, bool) {
-        let open = self.imports.iter().filter_map(Import::backfill_progress).map(|(rows, _)| rows).collect::<Vec<_>>();
-        (self.backfilled + open.iter().sum::<u64>(), open.is_empty())
+    /// Rows read by backfills, and whether all are in when `epoch` is complete: a later one may be on its way already.
+    pub fn backfill_progress(&self, epoch: Epoch) -> (u64, bool) {
+        let open = self.imports.iter().filter_map(Import::backfill_progress).collect::<Vec<_>>();
+        (self.backfilled + open.iter().sum::<u64>(), open.is_empty() && self.backfill_end <= epoch)
     }
 }
 
