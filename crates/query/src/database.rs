@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -20,6 +20,7 @@ use crate::cancel::CancelToken;
 use crate::error::from_datafusion;
 use crate::records::{self, Known, Record, StoredJob};
 use crate::response::NoticeSink;
+use crate::saved::{Saved, savepoint_of};
 use crate::select::format_of;
 use crate::session::Session;
 use crate::system::{SessionInfo, System};
@@ -81,6 +82,10 @@ pub struct Database {
     pub(crate) system: System,
     pub(crate) sessions: Mutex<BTreeMap<i32, SessionInfo>>,
     initialised: bool,
+    /// Savepoints that somebody reads.
+    pub(crate) saved: Mutex<Vec<(String, Weak<Saved>)>>,
+    /// A savepoint is to be restored: the database must be closed and opened again.
+    pub(crate) reopen: tokio::sync::Notify,
 }
 
 impl Database {
@@ -124,17 +129,24 @@ impl Database {
             system: System,
             sessions: Mutex::default(),
             initialised: known.initialised,
+            saved: Mutex::default(),
+            reopen: tokio::sync::Notify::new(),
         }))
     }
 
     /// Opens a session. Whoever serves it sends its notices on, and cancels and resets its token.
     pub fn connect(self: &Arc<Self>, startup: Startup, notices: NoticeSink, cancel: CancelToken) -> Result<Session> {
         let name = startup.database.as_deref().unwrap_or(DATABASE_NAME);
-        if name != DATABASE_NAME {
+        if name != DATABASE_NAME && savepoint_of(name).is_none_or(|_| name.starts_with('@')) {
             return Err(Error::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
                 .with_hint(format!("The database is called \"{DATABASE_NAME}\".")));
         }
         Session::new(Arc::clone(self), startup, notices, cancel)
+    }
+
+    /// Waits until a savepoint is to be restored: then the server shuts the database down and opens it anew.
+    pub async fn reopening(&self) {
+        self.reopen.notified().await;
     }
 
     /// The engine, for metrics.

@@ -10,6 +10,7 @@
 //!   relations (by key where the filters allow it: `keys`), `source_scan` for sources, and [`system`]: pg_catalog,
 //!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it;
 //!   `exists`: EXISTS as a value
+//! - `saved`: savepoints of the whole database, made and read
 //! - `access`: what catalog functions know of their session; `error`: errors that several of these share
 
 mod access;
@@ -31,6 +32,7 @@ mod progress;
 mod read;
 mod records;
 pub mod response;
+mod saved;
 mod select;
 pub mod session;
 mod show;

@@ -18,8 +18,10 @@ use millpond_sql::{Catalog, RelationKind, RelationRef, RelationSource, SourceDef
 use millpond_state::ReadView;
 
 use crate::cancel::Limits;
+use crate::database::Database;
 use crate::error::{from_datafusion, to_datafusion};
 use crate::read::RelationProvider;
+use crate::saved::savepoint_of;
 use crate::source_scan::SourceProvider;
 use crate::system::{self, SystemSnapshot};
 
@@ -35,6 +37,8 @@ pub struct Runner {
     pub limits: Limits,
     /// What `now()` gives: the transaction's start.
     pub now: chrono::DateTime<chrono::Utc>,
+    /// Where savepoints are found.
+    pub database: Arc<Database>,
 }
 
 impl Runner {
@@ -80,6 +84,13 @@ impl Runner {
     fn provider(&self, relation: &RelationRef, schema: &SchemaRef, view: &ReadView, peek: bool) -> Result<Arc<dyn TableProvider>> {
         let id = match relation {
             RelationRef::User(id) => *id,
+            RelationRef::Saved(database, id) => {
+                let gone = || Error::new(SqlState::UNDEFINED_OBJECT, format!("savepoint \"{database}\" is gone"));
+                let saved = self.database.saved(savepoint_of(database).ok_or_else(gone)?)?;
+                let relation = saved.catalog.get(*id).ok_or_else(gone)?;
+                let spec = saved.view.spec(*id).ok_or_else(gone)?;
+                return Ok(Arc::new(RelationProvider::new(relation.name.clone(), spec, Arc::clone(schema), saved.view.clone())));
+            }
             RelationRef::System(schema, name) => {
                 return system::provider(schema, name, &self.snapshot)
                     .ok_or_else(|| Error::new(SqlState::UNDEFINED_TABLE, format!("relation \"{schema}.{name}\" does not exist")));

@@ -22,7 +22,7 @@ fn names(kind: &ShowKind) -> Result<Vec<&'static str>> {
         ShowKind::Columns(_) => vec!["name", "type", "nullable", "key", "comment"],
         ShowKind::Create(_) => vec!["name", "create_sql"],
         // Queries of system relations; see `prepared`.
-        ShowKind::Jobs | ShowKind::Sources | ShowKind::Checkpoints => vec![],
+        ShowKind::Jobs | ShowKind::Sources | ShowKind::Checkpoints | ShowKind::Savepoints => vec![],
     })
 }
 
@@ -58,7 +58,7 @@ impl Session {
                 let relation = scope.catalog.find(name, &scope.search_path)?;
                 vec![vec![Some(format!("{}.{}", relation.schema, relation.name)), Some(create_sql(relation))]]
             }
-            ShowKind::Jobs | ShowKind::Sources | ShowKind::Checkpoints => vec![],
+            ShowKind::Jobs | ShowKind::Sources | ShowKind::Checkpoints | ShowKind::Savepoints => vec![],
         };
         Response::text(&names(kind)?, rows, "SHOW")
     }

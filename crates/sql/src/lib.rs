@@ -34,6 +34,6 @@ pub use catalog::{Catalog, NewRelation, Relation, RelationKind, SourceDef, Table
 pub use context::base_context;
 pub use ddl::{create_materialized_view, create_source, create_table, create_view};
 pub use parse::parse;
-pub use planner::{BoundQuery, Planner, RelationRef, RelationSource, SystemRelations, ViewPlan};
+pub use planner::{BoundQuery, Planner, RelationRef, RelationSource, SavedCatalogs, SystemRelations, ViewPlan};
 pub use sqlparser::ast;
 pub use statement::{Name, Statement, StatementKind};

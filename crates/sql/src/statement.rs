@@ -174,8 +174,13 @@ pub enum StatementKind {
     },
     /// EXPLAIN CREATE MATERIALIZED VIEW
     ExplainCreateMaterializedView(CreateMaterializedView),
-    /// CHECKPOINT
-    Checkpoint,
+    /// CHECKPOINT, CHECKPOINT (FULL)
+    Checkpoint {
+        /// Every byte is written anew.
+        full: bool,
+    },
+    /// RESTORE SAVEPOINT name
+    RestoreSavepoint(String),
     /// FLUSH
     Flush,
     /// DISCARD ALL | PLANS | TEMP | SEQUENCES
@@ -390,6 +395,7 @@ pub enum ShowKind {
     Views,
     MaterializedViews,
     Checkpoints,
+    Savepoints,
     Schemas,
     Databases,
     Columns(Name),

@@ -27,14 +27,22 @@ impl Source<'_> {
                 None => return Ok(None),
             },
             "CHECKPOINT" => {
-                if self.tokens.get(1).is_some_and(|t| t.token == Token::LParen) {
-                    return Err(Error::unsupported(
-                        "CHECKPOINT with options is not supported yet",
-                        "Use CHECKPOINT; it returns when everything is durable.",
-                    ));
+                let texts = self.tokens.iter().skip(1).map(|t| t.token.to_string().to_ascii_uppercase()).collect::<Vec<_>>();
+                let full = match texts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                    [] => false,
+                    ["(", "FULL", ")"] => true,
+                    _ => return Err(self.near_at(1).with_hint("Write CHECKPOINT, or CHECKPOINT (FULL).")),
+                };
+                StatementKind::Checkpoint { full }
+            }
+            "RESTORE" => {
+                let at = if self.word(1) == "SAVEPOINT" { 2 } else { 1 };
+                let name = self.name_at(at)?;
+                if name.schema.is_some() {
+                    return Err(self.near_at(at));
                 }
-                self.nothing_after(1)?;
-                StatementKind::Checkpoint
+                self.nothing_after(at + 1)?;
+                StatementKind::RestoreSavepoint(name.name)
             }
             "FLUSH" => {
                 self.nothing_after(1)?;
@@ -282,6 +290,7 @@ impl Source<'_> {
             "VIEWS" => (ShowKind::Views, 2),
             "MATERIALIZED" if self.word(2) == "VIEWS" => (ShowKind::MaterializedViews, 3),
             "CHECKPOINTS" => (ShowKind::Checkpoints, 2),
+            "SAVEPOINTS" => (ShowKind::Savepoints, 2),
             "SCHEMAS" => (ShowKind::Schemas, 2),
             "DATABASES" => (ShowKind::Databases, 2),
             "ALL" => (ShowKind::All, 2),
