@@ -225,6 +225,8 @@ impl Session {
             | StatementKind::CreateSchema { .. }
             | StatementKind::Drop(_)
             | StatementKind::Rename { .. }
+            | StatementKind::AlterMaterializedView { .. }
+            | StatementKind::CancelJob(_)
             | StatementKind::Comment { .. } => self.ddl(kind, scope).await,
             StatementKind::Begin { .. }
             | StatementKind::Commit { .. }

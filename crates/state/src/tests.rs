@@ -4,6 +4,7 @@ mod basics;
 mod crash;
 mod model;
 mod pending;
+mod rewind;
 mod storage;
 mod support;
 mod tables;

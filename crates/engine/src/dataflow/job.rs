@@ -29,7 +29,7 @@ pub(super) struct LocalJob {
     pub failure_told: bool,
     /// Rows read by backfills that have ended.
     pub backfilled: u64,
-    /// Whether this job reads the rows that its inputs already held, and has not reported the end of it.
+    /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
     tables: Vec<(StateTableId, StateHandle)>,
     dataflow: usize,
@@ -86,18 +86,7 @@ impl LocalJob {
             }
             Ok(())
         });
-        LocalJob {
-            spec,
-            from,
-            imports,
-            export,
-            failure,
-            failure_told: false,
-            backfilled: 0,
-            backfilling: backfill.is_some(),
-            tables,
-            dataflow,
-        }
+        LocalJob { spec, from, imports, export, failure, failure_told: false, backfilled: 0, backfilling: true, tables, dataflow }
     }
 
     pub fn drop_from(self, worker: &mut Worker) {

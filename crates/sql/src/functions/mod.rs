@@ -1,5 +1,6 @@
 //! The functions that DataFusion does not have.
 
+pub(crate) mod fault;
 mod json;
 mod numeric;
 mod text;
@@ -139,6 +140,7 @@ pub(crate) fn constant(name: &str, value: &str) -> Arc<ScalarUDF> {
 /// All of them, for a context.
 pub(crate) fn register(context: &SessionContext) {
     let all = [
+        fault::fail_after(),
         time::hop_starts(),
         time::tumble_start(),
         to_uuid(),
