@@ -349,6 +349,7 @@ impl Clock {
         if self.poisoned.is_some() {
             return;
         }
+        self.abandon_checkpoints();
         // Statements wait for the epochs on their way, and later epochs for the statements.
         while let Some(next) = self.control.front() {
             let between_epochs = matches!(next, Control::CreateJob { .. } | Control::Drop { .. } | Control::RestartJob(..));
@@ -362,7 +363,6 @@ impl Clock {
         if self.shutdown.is_some() && !self.dirty && self.checkpoint_wanted.is_empty() {
             return;
         }
-        self.abandon_checkpoints();
         if !self.recover() {
             return;
         }

@@ -115,3 +115,10 @@ pub async fn create(engine: &Engine, spec: JobSpec) {
     let done = progress.wait_for(|p| !matches!(p.state, JobState::Backfilling)).await.unwrap().clone();
     assert!(matches!(done.state, JobState::Running), "{done:?}");
 }
+
+/// Waits until a job runs.
+pub async fn level(engine: &Engine, id: u32) {
+    while !engine.jobs().iter().any(|j| j.id == JobId(id) && matches!(j.state, JobState::Running)) {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
