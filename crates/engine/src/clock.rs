@@ -186,6 +186,8 @@ pub(crate) struct Clock {
     epoch: Epoch,
     log_seq: u64,
     in_flight: VecDeque<InFlight>,
+    /// Complete epochs whose checkpoint still waits for state.
+    collecting: VecDeque<InFlight>,
     last_barrier: Instant,
     /// Durable transactions that no epoch holds yet.
     transactions: Vec<(u64, Changes)>,
@@ -250,6 +252,7 @@ impl Clock {
             epoch: start.epoch,
             log_seq: start.log_seq,
             in_flight: VecDeque::new(),
+            collecting: VecDeque::new(),
             last_barrier: Instant::now(),
             transactions: Vec::new(),
             tables: BTreeMap::new(),
@@ -375,7 +378,8 @@ impl Clock {
     }
 
     fn is_over(&self) -> bool {
-        self.poisoned.is_some() || (self.shutdown.is_some() && !self.dirty && self.committing == 0 && self.in_flight.is_empty())
+        let idle = !self.dirty && self.committing == 0 && self.collecting.is_empty() && self.in_flight.is_empty();
+        self.poisoned.is_some() || (self.shutdown.is_some() && idle)
     }
 
     /// Storage cannot be trusted any more: the last checkpoint and the log are intact, so stop here.

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use millpond_common::settings::Settings;
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId, RelationSpec, Result, SqlState};
 use millpond_plan::StreamPlan;
-use millpond_state::{Recovered, Store};
+use millpond_state::{Recovered, Savepoint, SavepointKind, Store};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
@@ -258,6 +258,31 @@ impl Engine {
     /// Completes a checkpoint whose barrier follows this call.
     pub async fn checkpoint(&self) -> Result<CheckpointInfo> {
         self.ask(Control::Checkpoint).await
+    }
+
+    /// Completes a checkpoint, then a full one: every byte of it is written anew. Savepoints list it.
+    pub async fn checkpoint_full(&self) -> Result<CheckpointInfo> {
+        let mut info = self.checkpoint().await?;
+        let (started, begun) = (SystemTime::now(), Instant::now());
+        let full = self.blocking(|store| store.checkpoint_full()).await?;
+        // What it wrote in all, in comparison with the one before, which wrote what had changed.
+        info = CheckpointInfo { kind: "full", epoch: full.epoch, started, duration: begun.elapsed(), bytes: full.bytes, ..info };
+        (info.stall, info.entries) = (Duration::ZERO, 0);
+        self.shared.checkpoint(info.clone());
+        Ok(info)
+    }
+
+    /// Makes a savepoint of all that was written and read before this call.
+    pub async fn savepoint_create(&self, name: String, kind: SavepointKind, comment: String) -> Result<Savepoint> {
+        self.checkpoint().await?;
+        self.blocking(move |store| store.savepoint_create(&name, kind, &comment)).await
+    }
+
+    /// Calls the store from a thread that may block.
+    pub async fn blocking<T: Send + 'static>(&self, f: impl FnOnce(&Store) -> Result<T> + Send + 'static) -> Result<T> {
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || f(&store)).await;
+        done.map_err(|e| Error::internal(format!("storage's answer is lost: {e}")))?
     }
 
     /// The server's settings have changed: they are in effect from now on.

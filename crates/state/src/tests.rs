@@ -2,9 +2,14 @@
 
 mod basics;
 mod crash;
+mod damage;
+mod golden;
 mod model;
 mod pending;
 mod rewind;
+mod sample;
+mod savepoints;
 mod storage;
-mod support;
+pub(crate) mod support;
 mod tables;
+mod tuning;

@@ -12,7 +12,7 @@ use crate::job::{CheckpointInfo, JobState};
 impl Clock {
     /// Checkpoints that are collecting state or being committed.
     fn checkpoints_on_their_way(&self) -> usize {
-        self.committing + self.in_flight.iter().filter(|f| f.checkpoint.is_some()).count()
+        self.committing + self.collecting.len() + self.in_flight.iter().filter(|f| f.checkpoint.is_some()).count()
     }
 
     fn is_checkpoint_possible(&self) -> bool {
@@ -47,7 +47,8 @@ impl Clock {
 
     /// Until the oldest checkpoint that is still collecting has taken too long.
     pub(super) fn time_to_timeout(&self) -> Option<Duration> {
-        let open = self.in_flight.iter().filter_map(|f| f.checkpoint.as_ref()).find(|b| !b.abandoned)?;
+        let flights = self.collecting.iter().chain(&self.in_flight);
+        let open = flights.filter_map(|f| f.checkpoint.as_ref()).find(|b| !b.abandoned)?;
         Some(self.timeout().saturating_sub(open.started.elapsed()))
     }
 
@@ -55,7 +56,7 @@ impl Clock {
     pub(super) fn abandon_checkpoints(&mut self) {
         let timeout = self.timeout();
         let mut late = Vec::new();
-        for flight in &mut self.in_flight {
+        for flight in self.collecting.iter_mut().chain(&mut self.in_flight) {
             if let Some(barrier) = flight.checkpoint.as_mut().filter(|b| !b.abandoned && b.started.elapsed() >= timeout) {
                 barrier.abandoned = true;
                 late.push((flight.epoch, barrier.started, barrier.started_at));
@@ -89,8 +90,18 @@ impl Clock {
         }
     }
 
-    /// A barrier's state is collected: it goes to the committer, without the jobs that have failed.
-    pub(super) fn send_checkpoint(&mut self, done: &InFlight, barrier: Barrier) {
+    /// Checkpoints whose epoch is complete go to the committer, in order, when all workers have given their state.
+    pub(super) fn send_collected(&mut self) {
+        while self.collecting.front().and_then(|f| f.checkpoint.as_ref()).is_some_and(|b| b.waiting == 0) {
+            let Some(mut done) = self.collecting.pop_front() else { return };
+            if let Some(barrier) = done.checkpoint.take() {
+                self.send_checkpoint(&done, barrier);
+            }
+        }
+    }
+
+    /// A checkpoint without the jobs that have failed.
+    fn send_checkpoint(&mut self, done: &InFlight, barrier: Barrier) {
         let Barrier { mut jobs, resumable, mut tables, started, started_at, stall, abandoned, .. } = barrier;
         self.carried.append(&mut tables);
         if abandoned {

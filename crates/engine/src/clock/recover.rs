@@ -202,7 +202,7 @@ impl Clock {
             self.detach_failed();
         }
         let due = self.due();
-        if due.is_empty() || self.committing > 0 {
+        if due.is_empty() || self.committing > 0 || !self.collecting.is_empty() {
             return true;
         }
         if !self.in_flight.is_empty() {

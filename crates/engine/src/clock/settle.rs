@@ -28,7 +28,10 @@ impl Clock {
                 self.settle();
             }
             Report::Frozen { epoch, mut tables, stall } => {
-                if let Some(barrier) = self.in_flight.iter_mut().find(|f| f.epoch == epoch).and_then(|f| f.checkpoint.as_mut()) {
+                // Its epoch may be complete, and visible, already.
+                let waiting = self.in_flight.iter_mut().filter(|f| f.epoch == epoch).filter_map(|f| f.checkpoint.as_mut());
+                let collecting = self.collecting.iter_mut().filter(|c| c.epoch == epoch).filter_map(|c| c.checkpoint.as_mut());
+                if let Some(barrier) = waiting.chain(collecting).next() {
                     barrier.tables.append(&mut tables);
                     barrier.stall = barrier.stall.max(stall);
                     barrier.waiting = barrier.waiting.saturating_sub(1);
@@ -41,20 +44,21 @@ impl Clock {
     /// Makes finished epochs visible, in order, and sends finished checkpoints to the committer.
     pub(super) fn settle(&mut self) {
         while let Some(first) = self.in_flight.front() {
-            if first.waiting > 0 || first.checkpoint.as_ref().is_some_and(|b| b.waiting > 0) {
+            if first.waiting > 0 {
                 break;
             }
-            let Some(mut done) = self.in_flight.pop_front() else { break };
+            let Some(done) = self.in_flight.pop_front() else { break };
             self.store.set_visible(done.epoch, done.log_seq);
             self.shared.visible(done.epoch, done.log_seq);
-            if let Some(barrier) = done.checkpoint.take() {
-                self.send_checkpoint(&done, barrier);
-            }
             for (_, reply) in self.flushes.extract_if(.., |(epoch, _)| epoch.is_some_and(|e| e <= done.epoch)) {
                 let _ = reply.send(Ok(()));
             }
             self.progress(done.epoch);
+            if done.checkpoint.is_some() {
+                self.collecting.push_back(done);
+            }
         }
+        self.send_collected();
         self.detach_failed();
         self.tell();
     }

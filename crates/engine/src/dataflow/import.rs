@@ -49,9 +49,9 @@ impl Import {
         Ok(())
     }
 
-    /// Rows read so far, and whether all are in; `None` for a job that never had to.
-    pub fn backfill_progress(&self) -> Option<(u64, bool)> {
-        self.backfill.as_ref().map(|b| (b.done, false))
+    /// Rows that a backfill has read so far; `None`: there is none, or it has ended.
+    pub fn backfill_progress(&self) -> Option<u64> {
+        self.backfill.as_ref().map(|b| b.done)
     }
 
     /// Takes a live delta of an epoch, with the given columns of the relation (`None`: all).

@@ -51,7 +51,7 @@ pub fn view(id: u32, input: u32, limit: i64) -> JobSpec {
 }
 
 fn open(dir: &Path, workers: usize, settings: Settings, tables: Vec<RelationSpec>, sources: Vec<SourceSpec>, jobs: Vec<JobSpec>) -> Engine {
-    let (store, recovered) = Store::open(dir, &StoreOptions { memory: 1 << 28, workers }).unwrap();
+    let (store, recovered) = Store::open(dir, &StoreOptions { memory: 1 << 28, workers, ..StoreOptions::default() }).unwrap();
     let config = EngineConfig { workers, memory: 1 << 28, settings };
     Engine::start(config, store, &recovered, tables, sources, jobs).unwrap()
 }

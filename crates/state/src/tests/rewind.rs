@@ -40,7 +40,7 @@ fn what_is_cleared_can_be_filled_anew() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
     store.relation_add(spec(V, true));
-    let frozen = |key: u8| vec![FrozenTable { table: StateTableId(S), entries: vec![(vec![0, key], Some(vec![key]))] }];
+    let frozen = |key: u8| vec![FrozenTable { table: StateTableId(S), entries: [(vec![0, key], Some(vec![key]))].into_iter().collect() }];
     store.publish(RelationId(V), 1, vec![delta(&[(1, "a", 1), (2, "b", 1)])]);
     store.set_visible(1, 0);
     store.commit(crate::Checkpoint { frozen: frozen(1), ..checkpoint(1, 0) }).unwrap();
