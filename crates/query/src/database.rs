@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -12,7 +11,7 @@ use datafusion::prelude::SessionContext;
 use millpond_common::settings::{self, Scope, Settings};
 use millpond_common::{Error, RelationId, Result, SqlState};
 use millpond_engine::{Engine, EngineConfig, SourceSpec};
-use millpond_sql::{Catalog, Relation, RelationKind, base_context};
+use millpond_sql::{Catalog, Relation, RelationKind, base_context, set_fault_injection};
 use millpond_state::{Store, StoreOptions};
 use parking_lot::{Mutex, RwLock};
 
@@ -108,8 +107,8 @@ impl Database {
         let tables = catalog.relations().filter(|r| matches!(r.kind, RelationKind::Table(_))).filter_map(Relation::spec).collect();
         let sources = catalog.relations().filter_map(|r| source_spec(r).transpose()).collect::<Result<Vec<_>>>()?;
         let jobs = known.jobs.iter().map(|j| j.spec(catalog)).collect::<Result<Vec<_>>>()?;
-        let checkpoint_interval = system_settings.duration("checkpoint_interval").unwrap_or(Duration::from_secs(1));
-        let config = EngineConfig { workers, memory: options.memory, checkpoint_interval };
+        set_fault_injection(system_settings.on("enable_fault_injection"));
+        let config = EngineConfig { workers, memory: options.memory, settings: system_settings.clone() };
         let engine = Engine::start(config, Arc::clone(&store), &recovered, tables, sources, jobs)?;
 
         // Queries may use a quarter of the budget; engine and storage have the rest.
@@ -212,9 +211,10 @@ impl Database {
         };
         let written = tokio::task::spawn_blocking(move || store.catalog_write(&puts, &deletes)).await;
         written.map_err(|e| Error::internal(format!("writing a setting ended early: {e}")))??;
-        if setting.name == "checkpoint_interval" {
-            self.engine.set_checkpoint_interval(changed.duration(setting.name).unwrap_or(Duration::from_secs(1)))?;
+        if setting.name == "enable_fault_injection" {
+            set_fault_injection(changed.on(setting.name));
         }
+        self.engine.set_settings(changed.clone())?;
         *self.system_settings.write() = changed;
         self.settings_version.fetch_add(1, Ordering::AcqRel);
         Ok(())

@@ -168,8 +168,16 @@ pub fn check_readable(relations: &[RelationId], catalog: &Catalog, engine: &Engi
                 )
                 .with_detail(error.to_string())
                 .with_hint(
-                    "Its last rows are not shown, as they would be out of date. Correct its input or query, then drop and create it anew.",
+                    "Its last rows are not shown, as they would be out of date. Correct its input, then ALTER MATERIALIZED VIEW … RESTART fills it anew.",
                 ));
+            }
+            Some(JobState::Restarting(error)) => {
+                return Err(Error::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("materialized view \"{}\" is being restarted", view.name),
+                )
+                .with_detail(error.to_string())
+                .with_hint("SHOW JOBS says when it is tried again."));
             }
             Some(JobState::Backfilling) | None => {
                 return Err(Error::new(

@@ -261,6 +261,8 @@ impl Session {
             | StatementKind::CreateSchema { .. }
             | StatementKind::Drop(_)
             | StatementKind::Rename { .. }
+            | StatementKind::AlterMaterializedView { .. }
+            | StatementKind::CancelJob(_)
             | StatementKind::Comment { .. } => self.ddl(kind, scope).await,
             StatementKind::Savepoint(_) | StatementKind::Release(_) if !self.in_block() => self.database_savepoint(kind, &scope).await,
             StatementKind::RestoreSavepoint(_) => self.database_savepoint(kind, &scope).await,

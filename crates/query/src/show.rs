@@ -102,7 +102,11 @@ fn create_sql(relation: &Relation) -> String {
     };
     match &relation.kind {
         RelationKind::View { sql, .. } => format!("CREATE VIEW {name} AS {sql}"),
-        RelationKind::MaterializedView { sql, .. } => format!("CREATE MATERIALIZED VIEW {name} AS {sql}"),
+        RelationKind::MaterializedView { sql, options, .. } => {
+            let options = options.iter().map(|(k, v)| format!("{k} = {}", literal(v))).collect::<Vec<_>>().join(", ");
+            let with = if options.is_empty() { options } else { format!(" WITH ({options})") };
+            format!("CREATE MATERIALIZED VIEW {name}{with} AS {sql}")
+        }
         RelationKind::Table(table) => {
             let mut lines = column_lines(relation, &table.defaults);
             if let Some(key) = &table.primary_key {

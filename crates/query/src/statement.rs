@@ -52,6 +52,8 @@ impl Session {
             check_readable(&relations, &scope.catalog, &self.database.engine)?;
         }
         let view = self.view(!relations.is_empty(), &scope.limits).await?;
+        // A view that failed meanwhile may have left half an epoch in it.
+        check_readable(&relations, &scope.catalog, &self.database.engine)?;
         Ok((self.runner(scope), plan, view))
     }
 

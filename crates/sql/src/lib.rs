@@ -33,6 +33,7 @@ pub use arithmetic::checked_arithmetic;
 pub use catalog::{Catalog, NewRelation, Relation, RelationKind, SourceDef, TableDef};
 pub use context::base_context;
 pub use ddl::{create_materialized_view, create_source, create_table, create_view};
+pub use functions::fault::set_fault_injection;
 pub use parse::parse;
 pub use planner::{BoundQuery, Planner, RelationRef, RelationSource, SavedCatalogs, SystemRelations, ViewPlan};
 pub use sqlparser::ast;

@@ -104,6 +104,17 @@ pub enum StatementKind {
         /// The new name, in the same schema.
         new_name: String,
     },
+    /// ALTER MATERIALIZED VIEW … SET, RESET or RESTART
+    AlterMaterializedView {
+        /// The view.
+        name: Name,
+        /// Whether a missing one is fine.
+        if_exists: bool,
+        /// What to do with it.
+        action: AlterView,
+    },
+    /// CANCEL JOB number
+    CancelJob(u32),
     /// COMMENT ON
     Comment {
         /// On what.
@@ -368,6 +379,15 @@ impl DropKind {
             DropKind::Schema => "schema",
         }
     }
+}
+
+/// What ALTER MATERIALIZED VIEW does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlterView {
+    /// SET (option = value, …), RESET (option, …): `None` returns to the server's setting.
+    Options(BTreeMap<String, Option<String>>),
+    /// RESTART: empty it and fill it anew.
+    Restart,
 }
 
 /// What a comment is on.

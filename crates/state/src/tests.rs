@@ -6,6 +6,7 @@ mod damage;
 mod golden;
 mod model;
 mod pending;
+mod rewind;
 mod sample;
 mod savepoints;
 mod storage;

@@ -31,10 +31,11 @@ fn schema_and_name(snapshot: &SystemSnapshot, id: RelationId) -> (Option<String>
 fn jobs(snapshot: &SystemSnapshot, rows: &mut Rows) {
     for job in snapshot.engine.jobs() {
         let (schema, relation) = schema_and_name(snapshot, job.relation);
-        let error = if let JobState::Failed(e) = &job.state { Some(e.to_string()) } else { None };
+        let error = job.state.error().map(ToString::to_string);
         row!(rows;
             id: job.id.0, name: &job.name, schema: schema, relation: relation, state: job.state.name(), rows_done: job.rows_done,
-            rows_total: job.rows_total, epoch: job.epoch, input_rows: job.input_rows, output_rows: job.output_rows, error: error,
+            rows_total: job.rows_total, epoch: job.epoch, input_rows: job.input_rows, output_rows: job.output_rows,
+            attempts: job.attempts, next_try: job.next_try, error: error,
         );
     }
 }
