@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use millpond_tests::server::{Server, binary, rows, run, value};
+use millpond_tests::server::{Server, binary, rows, run, value, wait_for};
 use tokio_postgres::{Client, NoTls};
 
 async fn connect_to(server: &Server, database: &str) -> Result<Client, tokio_postgres::Error> {
@@ -158,4 +158,27 @@ async fn a_full_checkpoint_writes_everything_and_an_ordinary_one_what_changed() 
     let incremental = value(&client, "SELECT min(bytes) FROM millpond.checkpoints WHERE kind <> 'full' AND bytes > 0").await;
     assert!(full > 500_000, "{full}");
     assert!(incremental.parse::<u64>().unwrap() * 10 < full, "{incremental} of {full}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_data_directory_comes_back_from_the_checkpoint_storage() {
+    let (dir, remote) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = format!("file://{}", remote.path().display());
+    let arguments = ["--checkpoint-storage", &url, "--checkpoint-storage-interval", "50ms"];
+    let mut server = Server::start(dir.path(), &arguments).await;
+    let client = server.connect().await;
+    for statement in SETUP.split(';') {
+        run(&client, statement).await;
+    }
+    run(&client, "CHECKPOINT").await;
+    let epoch = value(&client, "SELECT max(epoch) FROM millpond.checkpoints").await;
+    let uploaded = format!("SELECT last_epoch >= {epoch} AND error IS NULL FROM millpond.checkpoint_storage");
+    wait_for(&client, &uploaded, "t").await;
+    server.kill();
+    std::fs::remove_dir_all(dir.path().join("db")).unwrap();
+    server.restart().await;
+    let client = server.connect().await;
+    assert_eq!(value(&client, "SELECT s FROM s").await, "5");
+    run(&client, "INSERT INTO t VALUES (3, 10)").await;
+    assert_eq!(value(&client, "SELECT s FROM s").await, "15");
 }

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use millpond_common::settings::parse_size;
+use millpond_common::settings::{parse_duration, parse_size};
 use millpond_common::{Error, Result, SqlState};
+use millpond_query::CheckpointStorage;
 use serde::Deserialize;
 
 /// A SQL-first streaming database: live, always-exact materialized views over the PostgreSQL protocol.
@@ -61,6 +63,16 @@ pub struct Options {
     #[arg(long, env = "MILLPOND_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// Where checkpoints are uploaded to: s3://bucket/prefix, gs://…, az://… or file:///directory. Credentials come from the
+    /// environment (AWS_ACCESS_KEY_ID, …). A lost or damaged data directory is restored from there.
+    #[arg(long, env = "MILLPOND_CHECKPOINT_STORAGE", value_name = "URL")]
+    pub checkpoint_storage: Option<String>,
+    /// Time between two uploads [default: 10s]: what a lost disk can cost at most.
+    #[arg(long, env = "MILLPOND_CHECKPOINT_STORAGE_INTERVAL", value_name = "TIME")]
+    pub checkpoint_storage_interval: Option<String>,
+    /// Checkpoints that stay there [default: 3].
+    #[arg(long, env = "MILLPOND_CHECKPOINT_STORAGE_KEEP", value_name = "N")]
+    pub checkpoint_storage_keep: Option<usize>,
     /// Savepoint to continue from: it takes the place of what the database is now, which is lost unless it has a savepoint, too.
     #[arg(long, value_name = "NAME")]
     #[serde(skip)]
@@ -89,6 +101,8 @@ pub struct Config {
     pub parallelism: usize,
     /// Memory budget in bytes.
     pub memory: u64,
+    /// Where checkpoints are uploaded to.
+    pub storage: Option<CheckpointStorage>,
     /// Savepoint to continue from.
     pub from_savepoint: Option<String>,
     /// SQL to run once.
@@ -99,6 +113,8 @@ pub struct Config {
     pub log_json: bool,
 }
 
+const STORAGE_INTERVAL: Duration = Duration::from_secs(10);
+const STORAGE_KEEP: usize = 3;
 const PARALLELISM_MAX: usize = 256;
 const MEMORY_MIN: u64 = 64 << 20;
 
@@ -133,12 +149,21 @@ impl Options {
             Some(other) => return Err(invalid(format!("unknown log format \"{other}\""), "Use text or json.")),
         };
         let address = |a: Option<SocketAddr>, port| a.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
+        let interval = match self.checkpoint_storage_interval.or(file.checkpoint_storage_interval) {
+            Some(text) => {
+                parse_duration(&text).ok_or_else(|| invalid(format!("\"{text}\" is not a time"), "Use a time such as 10s or 5min."))?
+            }
+            None => STORAGE_INTERVAL,
+        };
+        let keep = self.checkpoint_storage_keep.or(file.checkpoint_storage_keep).unwrap_or(STORAGE_KEEP).max(1);
+        let storage = self.checkpoint_storage.or(file.checkpoint_storage).map(|url| CheckpointStorage { url, interval, keep });
         Ok(Config {
             data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| data_dir.into()),
             listen: address(self.listen.or(file.listen), 5433),
             http_listen: address(self.http_listen.or(file.http_listen), 5480),
             parallelism,
             memory,
+            storage,
             from_savepoint: self.from_savepoint,
             init: self.init.or(file.init),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),

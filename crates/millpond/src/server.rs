@@ -42,7 +42,12 @@ async fn serve(config: &Config, demo: bool) -> Result<Next, Fatal> {
     let http_listener = listen(config.http_listen, "--http-listen").await?;
     let address = listener.local_addr().map_err(Error::from)?;
     let http_address = http_listener.local_addr().map_err(Error::from)?;
-    let options = DatabaseOptions { directory: config.data_dir.clone(), workers: config.parallelism, memory: config.memory };
+    let options = DatabaseOptions {
+        directory: config.data_dir.clone(),
+        workers: config.parallelism,
+        memory: config.memory,
+        storage: config.storage.clone(),
+    };
     let opened = tokio::task::spawn_blocking(move || Database::open(&options)).await;
     let opened = opened.map_err(|e| Error::internal(format!("opening the database ended early: {e}")))?;
     let database = opened.map_err(|e| Fatal(exit_of(&e), e))?;

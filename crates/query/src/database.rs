@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -12,6 +13,7 @@ use millpond_common::settings::{self, Scope, Settings};
 use millpond_common::{Error, RelationId, Result, SqlState};
 use millpond_engine::{Engine, EngineConfig, SourceSpec};
 use millpond_sql::{Catalog, Relation, RelationKind, base_context, set_fault_injection};
+use millpond_state::remote::{Cancel, RemoteOptions, RemoteStorage, Uploader, UploaderOptions, open_or_restore};
 use millpond_state::{Store, StoreOptions};
 use parking_lot::{Mutex, RwLock};
 
@@ -40,6 +42,19 @@ pub struct DatabaseOptions {
     pub workers: usize,
     /// The server's memory budget in bytes.
     pub memory: u64,
+    /// Where checkpoints are uploaded to, and restored from when the data directory is lost or damaged.
+    pub storage: Option<CheckpointStorage>,
+}
+
+/// A place for checkpoints on another machine, or on another disk.
+#[derive(Clone, Debug)]
+pub struct CheckpointStorage {
+    /// `s3://bucket/prefix`, `gs://…`, `az://…` or `file:///directory`. Credentials come from the environment.
+    pub url: String,
+    /// From the end of one upload to the begin of the next.
+    pub interval: Duration,
+    /// How many checkpoints stay there.
+    pub keep: usize,
 }
 
 /// Who connects.
@@ -83,6 +98,9 @@ pub struct Database {
     initialised: bool,
     /// Savepoints that somebody reads.
     pub(crate) saved: Mutex<Vec<(String, Weak<Saved>)>>,
+    /// Where checkpoints are uploaded to, and who does it.
+    pub(crate) storage_url: Option<String>,
+    pub(crate) uploader: Mutex<Option<Uploader>>,
     /// A savepoint is to be restored: the database must be closed and opened again.
     pub(crate) reopen: tokio::sync::Notify,
 }
@@ -91,8 +109,15 @@ impl Database {
     /// Opens or creates a database and starts its engine. Blocks; not to be called on an asynchronous thread.
     pub fn open(options: &DatabaseOptions) -> Result<Arc<Database>> {
         let workers = options.workers.max(1);
-        let (store, recovered) =
-            Store::open(&options.directory, &StoreOptions { memory: options.memory, workers, ..StoreOptions::default() })?;
+        let store_options = StoreOptions { memory: options.memory, workers, ..StoreOptions::default() };
+        let remote = options.storage.as_ref().map(|s| RemoteStorage::open(&s.url, RemoteOptions::default()).map(Arc::new)).transpose()?;
+        let (store, recovered) = match &remote {
+            Some(remote) => {
+                let opened = open_or_restore(&options.directory, &store_options, remote, &Cancel::default())?;
+                (opened.store, opened.recovered)
+            }
+            None => Store::open(&options.directory, &store_options)?,
+        };
         let context = base_context();
         let known = Known::read(&recovered.catalog, Arc::new(context.clone()))?;
         let catalog = &known.catalog;
@@ -110,6 +135,11 @@ impl Database {
         set_fault_injection(system_settings.on("enable_fault_injection"));
         let config = EngineConfig { workers, memory: options.memory, settings: system_settings.clone() };
         let engine = Engine::start(config, Arc::clone(&store), &recovered, tables, sources, jobs)?;
+
+        let uploader = match (remote, &options.storage) {
+            (Some(remote), Some(s)) => Some(store.upload_to(remote, UploaderOptions { interval: s.interval, keep: s.keep })?),
+            _ => None,
+        };
 
         // Queries may use a quarter of the budget; engine and storage have the rest.
         let pool = FairSpillPool::new(usize::try_from(options.memory / 4).unwrap_or(usize::MAX));
@@ -129,6 +159,8 @@ impl Database {
             sessions: Mutex::default(),
             initialised: known.initialised,
             saved: Mutex::default(),
+            storage_url: options.storage.as_ref().map(|s| s.url.clone()),
+            uploader: Mutex::new(uploader),
             reopen: tokio::sync::Notify::new(),
         }))
     }
@@ -170,6 +202,9 @@ impl Database {
 
     /// Final checkpoint, then the end of the engine.
     pub async fn shutdown(&self) -> Result<()> {
+        let uploader = self.uploader.lock().take();
+        // It waits for its thread.
+        let _ = tokio::task::spawn_blocking(move || drop(uploader)).await;
         self.engine.shutdown().await
     }
 

@@ -44,7 +44,7 @@ mod transaction;
 
 pub use block::TransactionStatus;
 pub use cancel::CancelToken;
-pub use database::{DATABASE_NAME, Database, DatabaseOptions, Startup};
+pub use database::{CheckpointStorage, DATABASE_NAME, Database, DatabaseOptions, Startup};
 pub use prepared::Statement;
 pub use response::{Notice, NoticeSink, Response, RowStream};
 pub use session::Session;

@@ -430,7 +430,10 @@ impl Session {
     fn snapshot(&self, catalog: &Arc<Catalog>) -> SystemSnapshot {
         let sessions = self.database.sessions.lock().values().cloned().collect();
         let (engine, settings) = (self.database.engine.clone(), self.settings.clone());
-        SystemSnapshot::new(Arc::clone(catalog), engine, settings, self.user.clone(), self.database_name.clone(), self.process_id, sessions)
+        let (user, database) = (self.user.clone(), self.database_name.clone());
+        let mut snapshot = SystemSnapshot::new(Arc::clone(catalog), engine, settings, user, database, self.process_id, sessions);
+        snapshot.storage = self.database.storage_url.clone().zip(self.database.uploader.lock().as_ref().map(|u| u.status()));
+        snapshot
     }
 
     /// What a statement reads: one epoch for all relations, as its consistency and its transaction have it.

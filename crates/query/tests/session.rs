@@ -16,7 +16,7 @@ struct Client {
 }
 
 fn open(directory: &Path) -> Arc<Database> {
-    let options = DatabaseOptions { directory: directory.to_path_buf(), workers: 2, memory: 256 << 20 };
+    let options = DatabaseOptions { directory: directory.to_path_buf(), workers: 2, memory: 256 << 20, storage: None };
     std::thread::spawn(move || Database::open(&options)).join().unwrap().unwrap()
 }
 

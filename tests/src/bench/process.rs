@@ -20,7 +20,7 @@ pub struct InProcess {
 impl InProcess {
     /// Opens a new database.
     pub async fn open(dir: &Path, workers: usize) -> InProcess {
-        let options = DatabaseOptions { directory: dir.join("db"), workers, memory: MEMORY_BYTES };
+        let options = DatabaseOptions { directory: dir.join("db"), workers, memory: MEMORY_BYTES, storage: None };
         let database = tokio::task::spawn_blocking(move || Database::open(&options)).await.unwrap().unwrap();
         let startup = Startup { user: "tester".into(), database: None, parameters: Default::default(), process_id: 1, client: None };
         let session = database.connect(startup, Arc::new(|_| {}), CancelToken::new()).unwrap();

@@ -14,6 +14,7 @@ pub fn fill(name: &str, snapshot: &SystemSnapshot, rows: &mut Rows) {
         "jobs" => jobs(snapshot, rows),
         "progress" => progress(snapshot, rows),
         "sources" => sources(snapshot, rows),
+        "checkpoint_storage" => checkpoint_storage(snapshot, rows),
         "checkpoints" => checkpoints(snapshot, rows),
         "savepoints" => savepoints(snapshot, rows),
         "operators" => operators(snapshot, rows),
@@ -68,6 +69,17 @@ fn checkpoints(snapshot: &SystemSnapshot, rows: &mut Rows) {
         row!(rows;
             epoch: c.epoch, kind: c.kind, state: c.state, started_at: c.started, duration: c.duration, stall: c.stall, bytes: c.bytes,
             total_bytes: c.total_bytes, entries: c.entries, error: c.error.as_ref(),
+        );
+    }
+}
+
+fn checkpoint_storage(snapshot: &SystemSnapshot, rows: &mut Rows) {
+    if let Some((url, status)) = &snapshot.storage {
+        let last = status.last.as_ref();
+        row!(rows;
+            url: url, uploads: status.completed, failed_uploads: status.failed, last_epoch: last.map(|(u, _)| u.epoch), last_upload: last.map(|(_, at)| *at),
+            last_bytes: last.map(|(u, _)| u.bytes_sent), last_files: last.map(|(u, _)| u.files_sent), error: status.error.as_ref().map(ToString::to_string),
+            lost: status.lost,
         );
     }
 }

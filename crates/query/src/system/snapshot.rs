@@ -8,6 +8,7 @@ use millpond_common::settings::Settings;
 use millpond_common::{RelationId, SqlType};
 use millpond_engine::Engine;
 use millpond_sql::{Catalog, Relation, RelationKind};
+use millpond_state::remote::UploaderStatus;
 
 use super::facts::{ColumnFacts, Facts, Kind, RelationFacts, SchemaFacts, SessionInfo};
 
@@ -31,6 +32,8 @@ pub struct SystemSnapshot {
     pub pid: i32,
     /// All connected sessions.
     pub sessions: Vec<SessionInfo>,
+    /// Where checkpoints are uploaded to, and how that goes.
+    pub storage: Option<(String, UploaderStatus)>,
     facts: Arc<OnceLock<Arc<Facts>>>,
 }
 
@@ -45,7 +48,7 @@ impl SystemSnapshot {
         pid: i32,
         sessions: Vec<SessionInfo>,
     ) -> Self {
-        SystemSnapshot { catalog, engine, settings, user, database, pid, sessions, facts: Arc::default() }
+        SystemSnapshot { catalog, engine, settings, user, database, pid, sessions, storage: None, facts: Arc::default() }
     }
 
     /// The database in PostgreSQL's terms.
