@@ -7,6 +7,7 @@
 
 mod epoch;
 mod jobs;
+mod readers;
 mod settle;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -137,6 +138,8 @@ pub(crate) struct Clock {
     epoch: Epoch,
     log_seq: u64,
     in_flight: VecDeque<InFlight>,
+    /// A complete epoch whose checkpoint still waits for state.
+    collecting: Option<InFlight>,
     last_barrier: Instant,
     /// Durable transactions that no epoch holds yet.
     transactions: Vec<(u64, Changes)>,
@@ -194,6 +197,7 @@ impl Clock {
             epoch: start.epoch,
             log_seq: start.log_seq,
             in_flight: VecDeque::new(),
+            collecting: None,
             last_barrier: Instant::now(),
             transactions: Vec::new(),
             tables: BTreeMap::new(),
@@ -264,7 +268,7 @@ impl Clock {
         !self.transactions.is_empty()
             || !self.flushes.iter().all(|(epoch, _)| epoch.is_some())
             || self.jobs.values().any(|j| j.attached && self.wants_epoch(j))
-            || (!self.is_memory_tight() && self.readers.iter().any(SourceReader::has_input))
+            || (!self.is_memory_tight() && self.readers.iter().any(|r| r.has_input() && self.may_take(r)))
     }
 
     /// A backfilling job reads on in every epoch, even where nothing else happens.
@@ -278,7 +282,7 @@ impl Clock {
     }
 
     fn checkpoint_due(&self) -> bool {
-        if self.committing || self.in_flight.iter().any(|f| f.checkpoint.is_some()) {
+        if self.committing || self.collecting.is_some() || self.in_flight.iter().any(|f| f.checkpoint.is_some()) {
             return false;
         }
         let wanted = self.checkpoint_soon || !self.checkpoint_wanted.is_empty() || self.shutdown.is_some();
@@ -289,7 +293,7 @@ impl Clock {
     fn time_to_wait(&self) -> Option<Duration> {
         let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
         let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
-        let checkpoint = (self.dirty && !self.committing && room).then(|| match self.checkpoint_soon {
+        let checkpoint = (self.dirty && !self.committing && self.collecting.is_none() && room).then(|| match self.checkpoint_soon {
             true => Duration::from_millis(1),
             false => self.checkpoint_interval.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1)),
         });
@@ -326,7 +330,8 @@ impl Clock {
     }
 
     fn is_over(&self) -> bool {
-        self.poisoned.is_some() || (self.shutdown.is_some() && !self.dirty && !self.committing && self.in_flight.is_empty())
+        self.poisoned.is_some()
+            || (self.shutdown.is_some() && !self.dirty && !self.committing && self.collecting.is_none() && self.in_flight.is_empty())
     }
 
     /// Storage cannot be trusted any more: the last checkpoint and the log are intact, so stop here.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId, RelationSpec, Result, SqlState};
 use millpond_plan::StreamPlan;
-use millpond_state::{Recovered, Store};
+use millpond_state::{Recovered, Savepoint, SavepointKind, Store};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
@@ -163,7 +163,9 @@ impl Engine {
         tables.into_iter().try_for_each(|t| engine.control(Control::CreateTable(t)))?;
         sources.into_iter().try_for_each(|s| engine.control(Control::CreateSource(s)))?;
         let mut started = Vec::new();
-        for spec in jobs {
+        // Level jobs first: those that begin anew catch up with them.
+        let (level, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| meta.job(j.id).is_some_and(|m| m.level));
+        for spec in level.into_iter().chain(anew) {
             let known = meta.job(spec.id).filter(|j| j.level);
             let restored = known.map(|j| Box::new(RestoredJob { positions: j.positions.clone(), failed: j.failed.clone() }));
             let (reply, answer) = oneshot::channel();
@@ -257,6 +259,31 @@ impl Engine {
         self.ask(Control::Checkpoint).await
     }
 
+    /// Completes a checkpoint, then a full one: every byte of it is written anew. Savepoints list it.
+    pub async fn checkpoint_full(&self) -> Result<CheckpointInfo> {
+        let mut info = self.checkpoint().await?;
+        let (started, begun) = (SystemTime::now(), Instant::now());
+        let full = self.blocking(|store| store.checkpoint_full()).await?;
+        // What it wrote in all, in comparison with the one before, which wrote what had changed.
+        info = CheckpointInfo { kind: "full", epoch: full.epoch, started, duration: begun.elapsed(), bytes: full.bytes, ..info };
+        (info.stall, info.entries) = (Duration::ZERO, 0);
+        self.shared.checkpoint(info.clone());
+        Ok(info)
+    }
+
+    /// Makes a savepoint of all that was written and read before this call.
+    pub async fn savepoint_create(&self, name: String, kind: SavepointKind, comment: String) -> Result<Savepoint> {
+        self.checkpoint().await?;
+        self.blocking(move |store| store.savepoint_create(&name, kind, &comment)).await
+    }
+
+    /// Calls the store from a thread that may block.
+    pub async fn blocking<T: Send + 'static>(&self, f: impl FnOnce(&Store) -> Result<T> + Send + 'static) -> Result<T> {
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || f(&store)).await;
+        done.map_err(|e| Error::internal(format!("storage's answer is lost: {e}")))?
+    }
+
     /// Changes the time between checkpoints.
     pub fn set_checkpoint_interval(&self, interval: Duration) -> Result<()> {
         self.control(Control::CheckpointInterval(interval))
@@ -281,7 +308,7 @@ impl Engine {
         for job in &mut jobs {
             let infos = operators.get(&job.id).into_iter().flatten().map(|s| s.info()).collect::<Vec<_>>();
             let root = infos.iter().map(|i| i.node).max();
-            job.input_rows = infos.iter().filter(|i| i.node == 0 || i.rows_in > 0).map(|i| i.rows_in).max().unwrap_or(0);
+            job.input_rows = infos.iter().filter(|i| i.scan).map(|i| i.rows_out).sum();
             job.output_rows = infos.iter().filter(|i| Some(i.node) == root).map(|i| i.rows_out).sum();
         }
         jobs

@@ -34,7 +34,7 @@ pub(crate) struct EpochCommand {
     /// The jobs that take part, upstream before downstream.
     pub active: Arc<Vec<JobId>>,
     pub inputs: Vec<JobInput>,
-    /// Freeze all state when the epoch is done, before any later one begins.
+    /// Seal all state when the epoch is done, before any later one begins.
     pub checkpoint: bool,
 }
 
@@ -58,6 +58,6 @@ pub(crate) enum Report {
         /// Rows that backfilling jobs have read so far on this worker, and whether they have all.
         backfill: Vec<(JobId, u64, bool)>,
     },
-    /// What changed since the last checkpoint, as of this epoch's end.
+    /// What changed since the last checkpoint, as of this epoch's end. Comes when all of it is encoded, later than `EpochDone`.
     Frozen { epoch: Epoch, tables: Vec<FrozenTable>, stall: Duration },
 }

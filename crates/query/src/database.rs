@@ -87,7 +87,8 @@ impl Database {
     /// Opens or creates a database and starts its engine. Blocks; not to be called on an asynchronous thread.
     pub fn open(options: &DatabaseOptions) -> Result<Arc<Database>> {
         let workers = options.workers.max(1);
-        let (store, recovered) = Store::open(&options.directory, &StoreOptions { memory: options.memory, workers })?;
+        let (store, recovered) =
+            Store::open(&options.directory, &StoreOptions { memory: options.memory, workers, ..StoreOptions::default() })?;
         let context = base_context();
         let known = Known::read(&recovered.catalog, Arc::new(context.clone()))?;
         let catalog = &known.catalog;

@@ -166,7 +166,7 @@ mod tests {
     /// `t(id primary key, name)` with `rows` rows; the query calls its columns `k` and `name`.
     fn fixture(rows: i64) -> Fixture {
         let directory = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(directory.path(), &StoreOptions { memory: 64 << 20, workers: 1 }).unwrap();
+        let (store, _) = Store::open(directory.path(), &StoreOptions { memory: 64 << 20, ..StoreOptions::default() }).unwrap();
         let columns =
             |id: &str| Arc::new(Schema::new(vec![Field::new(id, DataType::Int64, false), Field::new("name", DataType::Utf8, true)]));
         let spec = RelationSpec { id: RelationId(1000), schema: columns("id"), key: Some(vec![0]), append_only: false };

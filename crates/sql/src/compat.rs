@@ -6,6 +6,7 @@
 //! every case; the freer rewrites ([`subqueries`]) are reserved for statements that read the system catalog.
 
 mod casts;
+mod precedence;
 mod quantified;
 mod subqueries;
 mod tables;
@@ -30,6 +31,11 @@ pub fn rewrite(statement: &mut Statement) {
     {
         casts::name_beside_wildcard(select);
     }
+}
+
+/// The same for an expression of user data that stands alone, such as a stored default.
+pub fn rewrite_expr(expr: &mut Expr) {
+    let _ = expr.visit(&mut Rewriter { system: false, scopes: Vec::new() });
 }
 
 /// Whether any relation of the statement belongs to PostgreSQL's catalog.
@@ -183,6 +189,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        precedence::distinct_from(expr);
         match expr {
             Expr::Collate { expr: inner, collation } => {
                 // Text is compared by bytes here, which is what these collations mean.

@@ -76,7 +76,8 @@ pub(crate) struct Turn {
 /// Everything that one commit writes, by id.
 enum Source<'a> {
     Relation(&'a Relation),
-    State(Entries),
+    /// In pieces, as it was encoded.
+    State(Vec<Entries>),
 }
 
 impl Store {
@@ -107,7 +108,7 @@ impl Store {
         }
         for table in frozen.into_iter().filter(|t| !t.entries.is_empty() && !removed.contains(&t.table.0)) {
             match sources.entry(table.table.0).or_insert_with(|| Source::State(vec![])) {
-                Source::State(entries) => entries.extend(table.entries),
+                Source::State(pieces) => pieces.push(table.entries),
                 Source::Relation(_) => {
                     return Err(Error::internal(format!("id {} is both a relation and a state table", table.table.0)));
                 }
@@ -142,9 +143,11 @@ impl Store {
         failpoint("commit-ingested");
         turn.number = number;
         turn.log_seq = log_seq;
-        self.swap_base(Base::new(&rocks, epoch, rows.into_iter().collect()), log_seq, &drops);
+        self.swap_base(Base::new(&rocks, epoch, log_seq, rows.into_iter().collect()), log_seq, &drops);
         failpoint("commit-end");
-        Ok(CommitStats { entries: written.entries, bytes: written.bytes, duration: start.elapsed() })
+        let (entries, bytes, duration) = (written.entries, written.bytes, start.elapsed());
+        self.retain(&rocks);
+        Ok(CommitStats { entries, bytes, duration })
     }
 
     /// From here on, new views read the new checkpoint and the runs after it: the same rows as before.
@@ -187,7 +190,8 @@ fn write_files(
     drops: &BTreeSet<u32>,
     epochs: Range<Epoch>,
 ) -> Result<Written> {
-    let mut writer = SstWriter::new(rocks, staging, number);
+    let options = rocks.file_options();
+    let mut writer = SstWriter::new(&options, staging, number);
     let ids = sources.keys().chain(drops).copied().collect::<BTreeSet<_>>();
     for id in ids {
         if drops.contains(&id) {
@@ -197,12 +201,13 @@ fn write_files(
         match sources.remove(&id) {
             None => {}
             Some(Source::Relation(relation)) => write_relation(&mut writer, id, relation, &epochs)?,
-            Some(Source::State(mut entries)) => {
-                entries.sort_by(|a, b| a.0.cmp(&b.0));
+            Some(Source::State(pieces)) => {
+                let mut entries = pieces.iter().flat_map(Entries::iter).collect::<Vec<_>>();
+                entries.sort_by(|a, b| a.0.cmp(b.0));
                 // Each key comes once; should it not, the later entry counts.
                 for group in entries.chunk_by(|a, b| a.0 == b.0) {
                     if let Some((key, value)) = group.last() {
-                        writer.entry(id, key, value.as_deref())?;
+                        writer.entry(id, key, *value)?;
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! The data directory: who may use it, and whether it is one.
 //!
 //! `FORMAT` says what it is, `LOCK` is held while it is open, `db/` is RocksDB's, `staging/` has the files of a checkpoint
-//! until they are ingested.
+//! until they are ingested, `savepoints/` what its name says; `RESTORE` orders the next start to continue from one of them.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -12,7 +12,7 @@ use millpond_common::{Error, Result, SqlState};
 use crate::format;
 
 const FORMAT: &str = "FORMAT";
-const FORMAT_NEW: &str = "FORMAT.new";
+const FORMAT_NEW: &str = "FORMAT.new"; // by replace_file
 const LOCK: &str = "LOCK";
 
 /// Where RocksDB's files are.
@@ -25,6 +25,11 @@ pub(crate) fn staging(dir: &Path) -> PathBuf {
     dir.join("staging")
 }
 
+/// Where savepoints are.
+pub(crate) fn savepoints(dir: &Path) -> PathBuf {
+    dir.join("savepoints")
+}
+
 /// Creates the directory if there is none, checks that it is ours and readable, and locks it.
 pub(crate) fn claim(dir: &Path) -> Result<File> {
     let failed = |e: io::Error| unusable(dir, &e);
@@ -33,11 +38,7 @@ pub(crate) fn claim(dir: &Path) -> Result<File> {
     let lock = lock(dir)?;
     // Under the lock, so that two processes that find an empty directory do not both make it theirs.
     if !check_format(dir)? {
-        let new = dir.join(FORMAT_NEW);
-        let mut file = File::create(&new).map_err(failed)?;
-        file.write_all(&format::format_file()).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        fs::rename(&new, dir.join(FORMAT)).map_err(failed)?;
+        write_format(dir).map_err(failed)?;
     }
     fs::create_dir_all(staging(dir)).map_err(failed)?;
     sync(dir).map_err(failed)?;
@@ -49,15 +50,34 @@ pub(crate) fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Writes a file of a directory as a whole: a crash leaves the old one or the new one. It is on disk on return.
+pub(crate) fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, dir.join(name))?;
+    sync(dir)
+}
+
+/// Makes a directory ours.
+pub(crate) fn write_format(dir: &Path) -> io::Result<()> {
+    replace_file(dir, FORMAT, &format::format_file())
+}
+
+/// Fails unless the directory has a good FORMAT file.
+pub(crate) fn read_format(dir: &Path) -> Result<()> {
+    let path = dir.join(FORMAT);
+    let named = |e: Error| e.with_detail(format!("The file is \"{}\".", path.display()));
+    fs::read(&path).map_err(Error::from).and_then(|bytes| format::check_format_file(&bytes)).map_err(named)
+}
+
 /// Whether there is a FORMAT file, and a good one; a directory without one must hold nothing of anybody else's.
 fn check_format(dir: &Path) -> Result<bool> {
     let failed = |e: io::Error| unusable(dir, &e);
-    match fs::read(dir.join(FORMAT)) {
-        Ok(bytes) => {
-            format::check_format_file(&bytes).map_err(|e| e.with_detail(format!("The directory is \"{}\".", dir.display())))?;
-            return Ok(true);
-        }
-        Err(e) if e.kind() == ErrorKind::NotFound => {}
+    match dir.join(FORMAT).try_exists() {
+        Ok(true) => return read_format(dir).map(|()| true),
+        Ok(false) => {}
         Err(e) => return Err(failed(e)),
     }
     for entry in fs::read_dir(dir).map_err(failed)? {
@@ -88,6 +108,25 @@ fn lock(dir: &Path) -> Result<File> {
     // For the message above; nothing depends on it.
     file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id())).map_err(failed)?;
     Ok(file)
+}
+
+/// The files of RocksDB's log, for [`name_log_files`]: opening moves their contents elsewhere.
+pub(crate) fn log_files(dir: &Path) -> String {
+    let entries = fs::read_dir(database(dir)).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
+    let mut logs =
+        entries.filter(|p| p.extension().is_some_and(|e| e == "log")).map(|p| format!("\"{}\"", p.display())).collect::<Vec<_>>();
+    logs.sort();
+    logs.join(", ")
+}
+
+/// Damage that was found without a file's name is in the log: RocksDB names all other files.
+pub(crate) fn name_log_files(dir: &Path, logs: &str, error: Error) -> Error {
+    let named = |text: &str| text.contains(&*dir.to_string_lossy());
+    if error.state() != SqlState::DATA_CORRUPTED || error.detail().is_some_and(named) {
+        return error;
+    }
+    let known = error.detail().map(|d| format!("{d}. ")).unwrap_or_default();
+    error.with_detail(format!("{known}The files are in \"{}\"; the log is {logs}.", database(dir).display()))
 }
 
 /// Somebody else has the directory open.

@@ -15,7 +15,7 @@ struct Armed {
 static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
 /// Every name that [`failpoint`] is called with in this crate, for tests that visit them all.
-pub const FAILPOINTS: [&str; 11] = [
+pub const FAILPOINTS: [&str; 25] = [
     "log-unwritten",
     "log-synced",
     "catalog-unwritten",
@@ -27,6 +27,20 @@ pub const FAILPOINTS: [&str; 11] = [
     "commit-recorded",
     "commit-ingested",
     "commit-end",
+    "savepoint-begin",
+    "savepoint-linked",
+    "savepoint-written",
+    "savepoint-renamed",
+    "release-renamed",
+    "release-removed",
+    "restore-unrecorded",
+    "restore-recorded",
+    "restore-linked",
+    "restore-moved",
+    "restore-swapped",
+    "restore-done",
+    "fork-linked",
+    "fork-done",
 ];
 
 /// Ends the process here, without any cleaning up, if the environment says so.

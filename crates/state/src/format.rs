@@ -11,12 +11,13 @@ use millpond_common::hash::hash_bytes;
 use millpond_common::{Epoch, Error, Result, SqlState};
 use serde::{Deserialize, Serialize};
 
+use crate::frame::Frame;
+
 const FORMAT_MAGIC: &[u8; 8] = b"MILLPOND";
 /// The newest data format that this program reads, and the one it writes.
 const FORMAT_VERSION: u32 = 1;
 
-const RECORD_MAGIC: &[u8; 4] = b"MPCK";
-const RECORD_VERSION: u16 = 1;
+const RECORD: Frame = Frame { magic: b"MPCK", version: 1, what: "the checkpoint record" };
 
 /// Where the data family says which checkpoint was ingested last. No id reaches `u32::MAX`.
 pub(crate) const MARKER_KEY: &[u8] = b"\xff\xff\xff\xffcheckpoint";
@@ -117,37 +118,12 @@ pub(crate) struct CheckpointRecord {
 }
 
 impl CheckpointRecord {
-    /// Magic, version, checksum of the rest, the record.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let body = bincode::serialize(self)?;
-        let mut bytes = Vec::with_capacity(14 + body.len());
-        bytes.extend_from_slice(RECORD_MAGIC);
-        bytes.extend_from_slice(&RECORD_VERSION.to_le_bytes());
-        bytes.extend_from_slice(&hash_bytes(&body).to_le_bytes());
-        bytes.extend_from_slice(&body);
-        Ok(bytes)
+        Ok(RECORD.seal(&bincode::serialize(self)?))
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        let damaged = || Error::new(SqlState::DATA_CORRUPTED, "the checkpoint record is damaged");
-        let (magic, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
-        let (version, rest) = rest.split_first_chunk::<2>().ok_or_else(damaged)?;
-        let (checksum, body) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
-        if magic != RECORD_MAGIC {
-            return Err(damaged());
-        }
-        let version = u16::from_le_bytes(*version);
-        if version > RECORD_VERSION {
-            return Err(Error::new(
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("the last checkpoint has format {version}, this program reads up to {RECORD_VERSION}"),
-            )
-            .with_hint("Start it with the newer version of Millpond that wrote it."));
-        }
-        if u64::from_le_bytes(*checksum) != hash_bytes(body) {
-            return Err(damaged());
-        }
-        bincode::deserialize(body).map_err(|_| damaged())
+        bincode::deserialize(RECORD.open(bytes)?).map_err(|_| RECORD.damaged())
     }
 }
 

@@ -2,14 +2,20 @@
 //! plus the tail of the table log; and in memory what has changed since. In reading order:
 //!
 //! - [`store`]: opening a data directory, the [`Store`]
-//! - `directory`, `format`: the directory and its lock; the bytes on disk: FORMAT file, stored keys, checkpoint record
+//! - `directory`, `format`, `frame`: the directory and its lock; the bytes on disk: FORMAT file, stored keys, checkpoint record;
+//!   what our files begin with
+//! - `options`: how to open a store, and what can be changed later ([`Store::tune`])
 //! - `rocks`, `poison`, `rescue`: RocksDB as it is configured here; what happens when it fails; opening after that
 //! - `log`: the table log with its group commit, the catalog's records
 //! - `commit`, `sst`: the checkpoint's protocol and files, and the decision what to redo at start
 //! - `relation`: the registered relations with their runs of changes, pending transactions
 //! - `encode`, `run`, `tiers`: runs encoded and sorted; sorted runs; merged so that reads stay cheap
 //! - [`read_view`], `scan`: one epoch for all relations: point reads and scans of base and changes
+//! - [`savepoint`]: copies of the whole database by hard links, kept until released: [`Store::savepoint_create`], `_list`,
+//!   `_release`, `_open` (for reading), `_restore`; [`Store::checkpoint_full`] writes every byte;
+//!   [`Store::set_checkpoint_retention`] keeps the last checkpoints; [`fork`] makes a new data directory of one
 //! - [`tables`]: operator state in memory, which freezes what has changed
+//! - [`remote`]: checkpoints on another machine, and back
 //! - [`failpoint`]: places where a crash test ends the process
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -19,21 +25,27 @@ mod directory;
 mod encode;
 pub mod failpoint;
 mod format;
+mod frame;
 mod log;
+mod options;
 mod poison;
 pub mod read_view;
 mod relation;
+pub mod remote;
 mod rescue;
 mod rocks;
 mod run;
+pub mod savepoint;
 mod scan;
 mod sst;
 pub mod store;
 pub mod tables;
 mod tiers;
 
+pub use options::{Compression, StateBackend, StoreOptions, Tuning};
 pub use read_view::{ReadView, Scan, ScanStream};
-pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreOptions, StoreStats, Visit};
+pub use savepoint::{Savepoint, SavepointKind, SavepointReader, fork, restore_at_next_open};
+pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreStats, Visit};
 pub use tables::{Entries, KeyedState, MultiState, SortedState, StateTable, StateValue, TableStats};
 
 #[cfg(test)]

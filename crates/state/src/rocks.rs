@@ -6,45 +6,81 @@ use std::path::Path;
 use std::sync::Arc;
 
 use millpond_common::{Epoch, Error, Result, SqlState};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompressionType, DBRawIterator,
     DBRecoveryMode, ErrorKind, LogLevel, MergeOperands, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
+use crate::options::{Compression, Tuning};
 use crate::{format, rescue};
 
 const DATA: &str = "data";
 const LOG: &str = "log";
 const MIB: usize = 1 << 20;
 
+type Weighted = Arc<RwLock<HashSet<u32>>>;
+
 /// The open database. Whoever reads from it holds it open, and the directory's lock with it.
 pub(crate) struct Rocks {
     db: DB,
-    /// For writing files that the data family ingests: they must be as it would have written them.
-    pub(crate) data_options: Options,
+    cache: Cache,
+    compression: Mutex<Compression>,
     /// Ids of relations without a key, whose values are weights: compaction drops the zeros.
-    pub(crate) weighted: Arc<RwLock<HashSet<u32>>>,
-    _lock: File,
+    pub(crate) weighted: Weighted,
+    /// The log's last record was incomplete when it was opened.
+    pub(crate) log_torn: bool,
+    _lock: Option<File>,
 }
 
 impl Rocks {
     /// Opens the database in a directory, or creates it. `memory`: how many bytes it may use, roughly.
-    pub(crate) fn open(dir: &Path, staging: &Path, memory: u64, lock: File) -> Result<Rocks> {
-        let weighted = Arc::new(RwLock::new(HashSet::new()));
-        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
-        let cache = Cache::new_lru_cache(memory.saturating_sub(32 * MIB).max(8 * MIB));
-        let data_options = data_options(&cache, &weighted);
-        let open = || {
-            let data = ColumnFamilyDescriptor::new(DATA, data_options.clone());
-            DB::open_cf_descriptors(&database_options(), dir, [data, ColumnFamilyDescriptor::new(LOG, log_options(&cache))])
+    pub(crate) fn open(dir: &Path, staging: &Path, memory: u64, tuning: &Tuning, lock: File) -> Result<Rocks> {
+        let (weighted, cache) = (Arc::default(), Cache::new_lru_cache(tuning.cache_bytes(memory)));
+        let open = |mode| DB::open_cf_descriptors(&database_options(mode), dir, families(&cache, &weighted, tuning));
+        // A torn last record was never acknowledged, but a record of a wrong length looks the same: so it is told.
+        let (db, log_torn) = match open(DBRecoveryMode::AbsoluteConsistency) {
+            Ok(db) => (db, false),
+            Err(_) => match open(DBRecoveryMode::TolerateCorruptedTailRecords) {
+                Ok(db) => (db, true),
+                Err(error) => {
+                    let open = || open(DBRecoveryMode::TolerateCorruptedTailRecords);
+                    (rescue::reopen(dir, staging, error.as_ref(), open).ok_or_else(|| unusable(error, tuning))?, false)
+                }
+            },
         };
-        let db = match open() {
-            Ok(db) => db,
-            Err(error) => rescue::reopen(dir, staging, error.as_ref(), open).ok_or_else(|| storage_error(error))?,
-        };
-        Ok(Rocks { db, data_options, weighted, _lock: lock })
+        Ok(Rocks { db, cache, compression: Mutex::new(tuning.compression), weighted, log_torn, _lock: Some(lock) })
+    }
+
+    /// Opens a database that is never written again. Others may have it open, too.
+    pub(crate) fn open_read_only(dir: &Path) -> Result<Rocks> {
+        let (weighted, tuning) = (Arc::default(), Tuning::default());
+        let cache = Cache::new_lru_cache(tuning.cache_bytes(0));
+        let mut options = database_options(DBRecoveryMode::TolerateCorruptedTailRecords);
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let families = families(&cache, &weighted, &tuning);
+        let db = DB::open_cf_descriptors_read_only(&options, dir, families, false).map_err(storage_error)?;
+        Ok(Rocks { db, cache, compression: Mutex::new(tuning.compression), weighted, log_torn: false, _lock: None })
+    }
+
+    /// Changes what can be changed while it is open; it holds for files written from now on.
+    pub(crate) fn tune(&self, memory: u64, tuning: &Tuning) -> Result<()> {
+        let compression = [("compression", compression_name(tuning.compression))];
+        for family in [self.data(), self.log()] {
+            self.db.set_options_cf(family, &compression).map_err(|e| unusable(e, tuning))?;
+        }
+        let bytes = tuning.write_buffer_bytes.to_string();
+        self.db.set_options_cf(self.log(), &[("write_buffer_size", &bytes)]).map_err(storage_error)?;
+        self.cache.clone().set_capacity(tuning.cache_bytes(memory));
+        *self.compression.lock() = tuning.compression;
+        Ok(())
+    }
+
+    /// For writing files that the data family ingests: they must be as it would have written them.
+    pub(crate) fn file_options(&self) -> Options {
+        data_options(&self.cache, &self.weighted, *self.compression.lock())
     }
 
     /// The database itself.
@@ -83,14 +119,13 @@ impl Rocks {
     }
 }
 
-fn database_options() -> Options {
+fn database_options(recovery: DBRecoveryMode) -> Options {
     let mut o = Options::default();
     o.create_if_missing(true);
     o.create_missing_column_families(true);
     // The log is short: its entries leave with the next checkpoint. Replaying it is most of a start after a crash.
     o.set_max_total_wal_size(16 * MIB as u64);
-    // A torn last record was never acknowledged; damage before it is not ours to skip over silently.
-    o.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    o.set_wal_recovery_mode(recovery);
     o.set_track_and_verify_wals_in_manifest(true);
     o.set_max_background_jobs(2);
     o.set_max_open_files(1000);
@@ -117,11 +152,43 @@ fn table_options(cache: &Cache) -> BlockBasedOptions {
     t
 }
 
-fn data_options(cache: &Cache, weighted: &Arc<RwLock<HashSet<u32>>>) -> Options {
+fn families(cache: &Cache, weighted: &Weighted, tuning: &Tuning) -> [ColumnFamilyDescriptor; 2] {
+    let data = ColumnFamilyDescriptor::new(DATA, data_options(cache, weighted, tuning.compression));
+    [data, ColumnFamilyDescriptor::new(LOG, log_options(cache, tuning))]
+}
+
+fn compression_type(compression: Compression) -> DBCompressionType {
+    match compression {
+        Compression::None => DBCompressionType::None,
+        Compression::Snappy => DBCompressionType::Snappy,
+        Compression::Lz4 => DBCompressionType::Lz4,
+        Compression::Zstd => DBCompressionType::Zstd,
+    }
+}
+
+/// As RocksDB's options in text have it.
+fn compression_name(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "kNoCompression",
+        Compression::Snappy => "kSnappyCompression",
+        Compression::Lz4 => "kLZ4Compression",
+        Compression::Zstd => "kZSTD",
+    }
+}
+
+/// Options that RocksDB does not take. It may have been built without a compression.
+fn unusable(error: rocksdb::Error, tuning: &Tuning) -> Error {
+    if error.as_ref().contains("not linked") {
+        let message = format!("this server was built without {:?} compression", tuning.compression).to_lowercase();
+        return Error::unsupported(message, "Set rocksdb_compression to lz4, zstd or none.");
+    }
+    storage_error(error)
+}
+
+fn data_options(cache: &Cache, weighted: &Weighted, compression: Compression) -> Options {
     let mut o = Options::default();
     o.set_block_based_table_factory(&table_options(cache));
-    o.set_compression_type(DBCompressionType::Lz4);
-    o.set_bottommost_compression_type(DBCompressionType::Zstd);
+    o.set_compression_type(compression_type(compression));
     o.set_merge_operator_associative("millpond.weight", add_weights);
     let weighted = Arc::clone(weighted);
     o.set_compaction_filter("millpond.weight", move |_, key, value| {
@@ -144,11 +211,11 @@ fn data_options(cache: &Cache, weighted: &Arc<RwLock<HashSet<u32>>>) -> Options 
     o
 }
 
-fn log_options(cache: &Cache) -> Options {
+fn log_options(cache: &Cache, tuning: &Tuning) -> Options {
     let mut o = Options::default();
     o.set_block_based_table_factory(&table_options(cache));
-    o.set_compression_type(DBCompressionType::Lz4);
-    o.set_write_buffer_size(8 * MIB);
+    o.set_compression_type(compression_type(tuning.compression));
+    o.set_write_buffer_size(usize::try_from(tuning.write_buffer_bytes).unwrap_or(usize::MAX));
     o.set_max_write_buffer_number(2);
     o
 }
@@ -184,6 +251,8 @@ self_cell!(
 /// The database as the last checkpoint left it.
 pub(crate) struct Base {
     pub(crate) epoch: Epoch,
+    /// Entries of the table log up to this one are contained.
+    pub(crate) log_seq: u64,
     /// How many rows each relation has.
     pub(crate) rows: std::collections::HashMap<u32, i64>,
     /// `None`: the store is closed.
@@ -191,13 +260,13 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    pub(crate) fn new(rocks: &Arc<Rocks>, epoch: Epoch, rows: std::collections::HashMap<u32, i64>) -> Arc<Base> {
+    pub(crate) fn new(rocks: &Arc<Rocks>, epoch: Epoch, log_seq: u64, rows: std::collections::HashMap<u32, i64>) -> Arc<Base> {
         let snapshot = OwnedSnapshot::new(Arc::clone(rocks), |rocks| rocks.db().snapshot());
-        Arc::new(Base { epoch, rows, snapshot: Some(snapshot) })
+        Arc::new(Base { epoch, log_seq, rows, snapshot: Some(snapshot) })
     }
 
     pub(crate) fn closed(epoch: Epoch) -> Arc<Base> {
-        Arc::new(Base { epoch, rows: Default::default(), snapshot: None })
+        Arc::new(Base { epoch, log_seq: 0, rows: Default::default(), snapshot: None })
     }
 
     fn snapshot(&self) -> Result<(&Rocks, &Snapshot<'_>)> {

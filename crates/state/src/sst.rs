@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use millpond_common::Result;
-use rocksdb::{IngestExternalFileOptions, SstFileWriter};
+use rocksdb::{IngestExternalFileOptions, Options, SstFileWriter};
 
 use crate::encode::Change;
 use crate::failpoint::failpoint;
@@ -17,7 +17,7 @@ const ENTRIES_PER_LOOK: u64 = 4096;
 
 /// Writes one checkpoint's changes in ascending key order.
 pub(crate) struct SstWriter<'a> {
-    rocks: &'a Rocks,
+    options: &'a Options,
     staging: &'a Path,
     number: u64,
     writer: Option<SstFileWriter<'a>>,
@@ -35,8 +35,8 @@ pub(crate) struct Written {
 }
 
 impl<'a> SstWriter<'a> {
-    pub(crate) fn new(rocks: &'a Rocks, staging: &'a Path, number: u64) -> Self {
-        SstWriter { rocks, staging, number, writer: None, files: vec![], key: vec![], entries: 0, bytes: 0 }
+    pub(crate) fn new(options: &'a Options, staging: &'a Path, number: u64) -> Self {
+        SstWriter { options, staging, number, writer: None, files: vec![], key: vec![], entries: 0, bytes: 0 }
     }
 
     fn writer(&mut self) -> Result<&mut SstFileWriter<'a>> {
@@ -45,7 +45,7 @@ impl<'a> SstWriter<'a> {
         }
         if self.writer.is_none() {
             let name = format!("{:010}-{}.sst", self.number, self.files.len());
-            let writer = SstFileWriter::create(&self.rocks.data_options);
+            let writer = SstFileWriter::create(self.options);
             writer.open(self.staging.join(&name)).map_err(storage_error)?;
             self.files.push(name);
             self.writer = Some(writer);

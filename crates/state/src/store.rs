@@ -17,17 +17,9 @@ use crate::log::{LogFamily, LogQueue};
 use crate::poison::Poison;
 use crate::relation::{Pending, Relation, RelationMeta, Relations, Run};
 use crate::rocks::{Base, BaseIterator, Rocks, closed, storage_error};
+use crate::savepoint::{self, Savepoints};
 use crate::tiers::Tiers;
-use crate::{ReadView, directory, format};
-
-/// How to open a store.
-#[derive(Clone, Debug)]
-pub struct StoreOptions {
-    /// Bytes of memory that the server may use; storage takes a quarter of it for its cache.
-    pub memory: u64,
-    /// How many workers will publish; a hint.
-    pub workers: usize,
-}
+use crate::{ReadView, StoreOptions, Tuning, directory, format};
 
 /// What an opened store knows of the time before.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +32,9 @@ pub struct Recovered {
     pub catalog: Vec<(Vec<u8>, Vec<u8>)>,
     /// The table log's entries that this checkpoint does not contain, in order.
     pub log_tail: Vec<(u64, Vec<u8>)>,
+    /// The log's end could not be read. After a crash in the middle of a write, which nobody had been answered, that is
+    /// as it should be; anything else is damage.
+    pub log_torn: bool,
 }
 
 /// What to make durable.
@@ -60,7 +55,7 @@ pub struct Checkpoint {
 pub struct FrozenTable {
     /// Whose they are.
     pub table: StateTableId,
-    /// What [`StateTable::freeze`](crate::StateTable::freeze) gave.
+    /// What [`StateTable::drain`](crate::StateTable::drain) or [`freeze`](crate::StateTable::freeze) gave.
     pub entries: crate::Entries,
 }
 
@@ -95,11 +90,16 @@ pub struct StoreStats {
 pub struct Store {
     /// `None`: closed.
     rocks: RwLock<Option<Arc<Rocks>>>,
+    pub(crate) dir: PathBuf,
     pub(crate) staging: PathBuf,
+    /// Of the server, as it was opened with.
+    memory: u64,
     pub(crate) poison: Poison,
     pub(crate) log: LogQueue,
     pub(crate) turn: Mutex<Turn>,
     pub(crate) state: Mutex<State>,
+    /// Locked after `turn`, where both are.
+    pub(crate) savepoints: Mutex<Savepoints>,
     /// The epoch of the checkpoint being written, or written last: readers do not merge runs across it.
     pub(crate) cut: Arc<AtomicU64>,
 }
@@ -142,18 +142,28 @@ impl Store {
     pub fn open(dir: &Path, options: &StoreOptions) -> Result<(Arc<Store>, Recovered)> {
         let lock = directory::claim(dir)?;
         let staging = directory::staging(dir);
-        let rocks = Rocks::open(&directory::database(dir), &staging, options.memory / 4, lock).map_err(|e| {
+        savepoint::finish(dir)?;
+        savepoint::clean(dir)?;
+        let logs = directory::log_files(dir);
+        let rocks = Rocks::open(&directory::database(dir), &staging, options.memory / 4, &options.tuning, lock).map_err(|e| {
             let locked =
                 e.detail().is_some_and(|d| d.contains("lock hold by current process") || d.contains("Resource temporarily unavailable"));
-            if locked { directory::in_use(dir, "a reader that has not ended yet") } else { e }
+            if locked { directory::in_use(dir, "a reader that has not ended yet") } else { directory::name_log_files(dir, &logs, e) }
         })?;
         let rocks = Arc::new(rocks);
-        let family = LogFamily::read(&rocks)?;
-        commit::recover(&rocks, &staging, family.record.as_ref())?;
+        let log_torn = rocks.log_torn;
+        if log_torn {
+            tracing::warn!("the table log ends in an incomplete record: a crash interrupted a write, or the file is damaged");
+        }
+        let family = LogFamily::read(&rocks).and_then(|family| {
+            commit::recover(&rocks, &staging, family.record.as_ref())?;
+            Ok(family)
+        });
+        let family = family.map_err(|e| directory::name_log_files(dir, &logs, e))?;
 
         let next_seq = family.next_seq();
         let record = family.record.unwrap_or_default();
-        let base = Base::new(&rocks, record.epoch, record.rows.iter().copied().collect());
+        let base = Base::new(&rocks, record.epoch, record.log_seq, record.rows.iter().copied().collect());
         let state = State {
             visible: record.epoch,
             visible_log: record.log_seq,
@@ -167,14 +177,17 @@ impl Store {
         };
         let store = Store {
             rocks: RwLock::new(Some(rocks)),
+            dir: dir.to_owned(),
             staging,
+            memory: options.memory,
             poison: Poison::default(),
             log: LogQueue::new(next_seq),
             turn: Mutex::new(Turn { number: record.number, log_seq: record.log_seq }),
             state: Mutex::new(state),
+            savepoints: Mutex::default(),
             cut: Arc::new(AtomicU64::new(record.epoch)),
         };
-        let recovered = Recovered { epoch: record.epoch, meta: record.meta, catalog: family.catalog, log_tail: family.entries };
+        let recovered = Recovered { epoch: record.epoch, meta: record.meta, catalog: family.catalog, log_tail: family.entries, log_torn };
         Ok((Arc::new(store), recovered))
     }
 
@@ -353,6 +366,12 @@ impl Store {
             }
             it.status().map_err(storage_error)
         })
+    }
+
+    /// Changes RocksDB's settings while it runs. If it refuses one, an error says so, and nothing later in the list of
+    /// [`Tuning`]'s fields has been changed.
+    pub fn tune(&self, tuning: &Tuning) -> Result<()> {
+        self.rocks()?.tune(self.memory / 4, tuning)
     }
 
     /// Its sizes.

@@ -2,8 +2,13 @@
 
 mod basics;
 mod crash;
+mod damage;
+mod golden;
 mod model;
 mod pending;
+mod sample;
+mod savepoints;
 mod storage;
-mod support;
+pub(crate) mod support;
 mod tables;
+mod tuning;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use millpond_common::{Error, JobId};
 use millpond_state::Checkpoint;
 
-use super::{Clock, JobProgress, JobState};
+use super::{Clock, InFlight, JobProgress, JobState};
 use crate::checkpoint::{Committed, Frozen};
 use crate::messages::{Command, Report};
 use crate::pipeline;
@@ -31,7 +31,10 @@ impl Clock {
                 self.settle();
             }
             Report::Frozen { epoch, mut tables, stall } => {
-                if let Some(barrier) = self.in_flight.iter_mut().find(|f| f.epoch == epoch).and_then(|f| f.checkpoint.as_mut()) {
+                // Its epoch may be complete, and visible, already.
+                let waiting = self.in_flight.iter_mut().filter(|f| f.epoch == epoch).filter_map(|f| f.checkpoint.as_mut());
+                let collecting = self.collecting.iter_mut().filter(|c| c.epoch == epoch).filter_map(|c| c.checkpoint.as_mut());
+                if let Some(barrier) = waiting.chain(collecting).next() {
                     barrier.tables.append(&mut tables);
                     barrier.stall = barrier.stall.max(stall);
                     barrier.waiting = barrier.waiting.saturating_sub(1);
@@ -44,37 +47,42 @@ impl Clock {
     /// Makes finished epochs visible, in order, and sends finished checkpoints to the committer.
     pub(super) fn settle(&mut self) {
         while let Some(first) = self.in_flight.front() {
-            if first.waiting > 0 || first.checkpoint.as_ref().is_some_and(|b| b.waiting > 0) {
+            if first.waiting > 0 {
                 break;
             }
             let Some(done) = self.in_flight.pop_front() else { break };
             self.store.set_visible(done.epoch, done.log_seq);
             self.shared.visible(done.epoch, done.log_seq);
-            if let Some(barrier) = done.checkpoint {
-                self.committing = true;
-                let checkpoint = Checkpoint { epoch: done.epoch, log_seq: done.log_seq, meta: barrier.meta, frozen: barrier.tables };
-                let frozen = Frozen { checkpoint, started: barrier.started, started_at: barrier.started_at, stall: barrier.stall };
-                if self.committer.as_ref().is_none_or(|c| c.send(frozen).is_err()) {
-                    self.poison(Error::internal("the committer is gone"));
-                }
-            }
             for (_, reply) in self.flushes.extract_if(.., |(epoch, _)| epoch.is_some_and(|e| e <= done.epoch)) {
                 let _ = reply.send(Ok(()));
             }
             self.progress(done.epoch);
+            if done.checkpoint.is_some() {
+                self.collecting = Some(done);
+            }
         }
+        self.send_collected();
         self.detach_failed();
-        self.merge_readers();
         self.tell();
+    }
+
+    /// A checkpoint whose epoch is complete goes to the committer when all workers have given their state.
+    fn send_collected(&mut self) {
+        let complete = |flight: &mut InFlight| flight.checkpoint.as_ref().is_some_and(|b| b.waiting == 0);
+        let Some(InFlight { epoch, log_seq, checkpoint: Some(barrier), .. }) = self.collecting.take_if(complete) else { return };
+        self.committing = true;
+        let checkpoint = Checkpoint { epoch, log_seq, meta: barrier.meta, frozen: barrier.tables };
+        let frozen = Frozen { checkpoint, started: barrier.started, started_at: barrier.started_at, stall: barrier.stall };
+        if self.committer.as_ref().is_none_or(|c| c.send(frozen).is_err()) {
+            self.poison(Error::internal("the committer is gone"));
+        }
     }
 
     /// Which new jobs are level now. Their figures are told first: whoever waited for the news reads the view at once.
     fn progress(&mut self, epoch: u64) {
         let workers = self.workers.count();
-        let read = |id: &JobId| self.readers.iter().filter(|r| r.jobs.contains(id)).map(|r| r.rows_read).sum::<u64>();
         let mut news = Vec::new();
         for (id, job) in self.jobs.iter_mut().filter(|(_, j)| matches!(j.state, JobState::Backfilling)) {
-            job.source_rows = read(id);
             let level = job.workers_done >= workers && job.sources_level.is_some_and(|e| e <= epoch);
             if level {
                 job.state = JobState::Running;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use millpond_common::{Epoch, Error, JobId, RelationId, Result};
-use millpond_state::Store;
+use millpond_state::{FrozenTable, Store};
 use parking_lot::Mutex;
 use timely::WorkerConfig;
 use timely::communication::Config as Communication;
@@ -71,6 +71,7 @@ pub(crate) fn spawn(
             report: Box::new(report),
             jobs: BTreeMap::new(),
             open: VecDeque::new(),
+            draining: None,
         }
         .run(worker, &commands);
     })
@@ -88,19 +89,41 @@ struct OpenEpoch {
     done: usize,
 }
 
+/// A checkpoint whose state is sealed and on its way out.
+struct Draining {
+    epoch: Epoch,
+    /// Jobs that still have some.
+    jobs: Vec<JobId>,
+    tables: Vec<FrozenTable>,
+    /// The longest time at a stretch that the dataflow stood still for it.
+    stall: Duration,
+    /// When it went on.
+    resumed: Instant,
+}
+
+/// Changed entries that are encoded between two looks at the clock: some tenths of a millisecond.
+const DRAIN_ENTRIES: usize = 512;
+/// Encoding goes on for this long before the dataflow is stepped again,
+const DRAIN_TIME_MIN: Duration = Duration::from_millis(1);
+/// or for longer after long steps, as a share of their time: one part in so many,
+const DRAIN_SHARE: u32 = 16;
+/// up to this.
+const DRAIN_TIME_MAX: Duration = Duration::from_millis(4);
+
 struct Loop {
     store: Arc<Store>,
     register: Register,
     report: Box<dyn Fn(Report)>,
     jobs: BTreeMap<JobId, LocalJob>,
     open: VecDeque<OpenEpoch>,
+    draining: Option<Draining>,
 }
 
 impl Loop {
     fn run(&mut self, worker: &mut Worker, commands: &Receiver<Command>) {
         loop {
-            // A checkpoint's state is frozen before any later command is taken.
-            while !self.freeze_waits() {
+            // A checkpoint's state is sealed before any later command is taken.
+            while !self.seal_waits() {
                 let command = if worker.has_dataflows() {
                     commands.try_recv().ok()
                 } else {
@@ -121,12 +144,14 @@ impl Loop {
                 }
                 self.finish_epochs();
             }
-            worker.step_or_park(Some(Duration::from_millis(500)));
+            let park = if self.draining.is_some() { Duration::ZERO } else { Duration::from_millis(500) };
+            worker.step_or_park(Some(park));
             self.finish_epochs();
+            self.drain_slice();
         }
     }
 
-    fn freeze_waits(&self) -> bool {
+    fn seal_waits(&self) -> bool {
         self.open.iter().any(|o| o.command.checkpoint)
     }
 
@@ -140,6 +165,7 @@ impl Loop {
             }
             Command::DropJob(id) => {
                 if let Some(job) = self.jobs.remove(&id) {
+                    self.drain_last(&job);
                     job.drop_from(worker);
                 }
             }
@@ -195,7 +221,7 @@ impl Loop {
             self.open.pop_front();
             self.report_done(epoch, &active);
             if checkpoint {
-                self.freeze(epoch);
+                self.seal(epoch);
             }
         }
     }
@@ -230,7 +256,7 @@ impl Loop {
                 failed.push((*id, error));
             }
             if job.backfilling {
-                let (rows, done) = job.backfill_progress();
+                let (rows, done) = job.backfill_progress(epoch);
                 job.backfilling = !done;
                 backfill.push((*id, rows, done));
             }
@@ -238,12 +264,54 @@ impl Loop {
         (self.report)(Report::EpochDone { epoch, failed, backfill });
     }
 
-    fn freeze(&mut self, epoch: Epoch) {
-        let started = Instant::now();
-        let mut tables = Vec::new();
-        for job in self.jobs.values() {
-            job.freeze(&mut tables);
+    /// The state of all jobs as of this epoch's end is what the checkpoint gets.
+    fn seal(&mut self, epoch: Epoch) {
+        // The clock lets one checkpoint follow another; should it not, the older one is finished first.
+        while self.draining.is_some() {
+            self.drain_slice();
         }
-        (self.report)(Report::Frozen { epoch, tables, stall: started.elapsed() });
+        let started = Instant::now();
+        self.jobs.values().for_each(LocalJob::seal);
+        let jobs = self.jobs.keys().copied().collect();
+        self.draining = Some(Draining { epoch, jobs, tables: vec![], stall: started.elapsed(), resumed: Instant::now() });
+        if self.jobs.is_empty() {
+            // Nothing would wake this worker again.
+            self.drain_slice();
+        }
+    }
+
+    /// Encodes sealed changes for a while, and reports when that was the last of them.
+    fn drain_slice(&mut self) {
+        let Some(draining) = &mut self.draining else { return };
+        let started = Instant::now();
+        let budget = (draining.resumed.elapsed() / DRAIN_SHARE).clamp(DRAIN_TIME_MIN, DRAIN_TIME_MAX);
+        while let Some(id) = draining.jobs.last() {
+            match self.jobs.get(id).and_then(|job| job.drain(DRAIN_ENTRIES)) {
+                Some(table) => draining.tables.push(table),
+                None => drop(draining.jobs.pop()),
+            }
+            if started.elapsed() >= budget {
+                break;
+            }
+        }
+        draining.resumed = Instant::now();
+        draining.stall = draining.stall.max(started.elapsed());
+        if draining.jobs.is_empty()
+            && let Some(Draining { epoch, tables, stall, .. }) = self.draining.take()
+        {
+            (self.report)(Report::Frozen { epoch, tables, stall });
+        }
+    }
+
+    /// A job that goes takes nothing with it that a checkpoint waits for.
+    fn drain_last(&mut self, job: &LocalJob) {
+        let Some(draining) = &mut self.draining else { return };
+        if draining.jobs.contains(&job.spec.id) {
+            draining.tables.extend(std::iter::from_fn(|| job.drain(DRAIN_ENTRIES)));
+            draining.jobs.retain(|id| *id != job.spec.id);
+        }
+        if draining.jobs.is_empty() {
+            self.drain_slice();
+        }
     }
 }

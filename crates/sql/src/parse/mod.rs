@@ -55,8 +55,9 @@ pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
         .with_recursion_limit(RECURSION_MAX)
         .try_with_sql(sql)
         .and_then(|mut parser| {
-            let expr = parser.parse_expr()?;
+            let mut expr = parser.parse_expr()?;
             parser.expect_token(&Token::EOF)?;
+            crate::compat::rewrite_expr(&mut expr);
             Ok(expr)
         })
         .map_err(|e| syntax_error(&e, &positions))

@@ -1,6 +1,8 @@
 //! Explicit casts, and literals that take a type.
 
-use arrow_schema::DataType;
+use std::sync::Arc;
+
+use arrow_schema::{DataType, FieldRef};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr::Cast;
@@ -28,7 +30,7 @@ pub(super) fn explicit(Cast { expr, field }: Cast, schema: &DFSchema) -> DfResul
             match to {
                 SqlType::Varchar(Some(n)) => functions::call(functions::to_varchar(), vec![text, lit(i64::from(n))]),
                 SqlType::Name | SqlType::Char => functions::from_text(text, &to),
-                _ => Expr::Cast(Cast { expr: Box::new(text), field }),
+                _ => plain(text, field, schema)?,
             }
         }
         (Family::Text, _) => functions::from_text(*expr, &to),
@@ -40,8 +42,17 @@ pub(super) fn explicit(Cast { expr, field }: Cast, schema: &DFSchema) -> DfResul
         (Family::Number, Family::Number) if field.data_type().is_integer() && !source.data_type().is_integer() => {
             integer(*expr, source.data_type(), field.data_type().clone())
         }
-        _ => Expr::Cast(Cast { expr, field }),
+        _ => plain(*expr, field, schema)?,
     })
+}
+
+/// A cast that arrow does. It is NULL where its operand is; a plan that says otherwise is refused later.
+fn plain(expr: Expr, field: FieldRef, schema: &DFSchema) -> DfResult<Expr> {
+    if field.metadata().is_empty() {
+        return Ok(cast(expr, field.data_type().clone()));
+    }
+    let nullable = expr.nullable(schema)?;
+    Ok(Expr::Cast(Cast::new_from_field(Box::new(expr), Arc::new(field.as_ref().clone().with_nullable(nullable)))))
 }
 
 /// Whether PostgreSQL has a cast between two types, neither of them text.

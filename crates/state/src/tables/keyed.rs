@@ -1,30 +1,53 @@
 //! State with one value per key: groups of an aggregate, rows seen, positions.
 
 use super::slab::{Place, Slab};
-use super::{Entries, StateTable, StateValue, TableStats};
+use super::{Entries, Generations, Mark, StateTable, StateValue, TableStats};
 use millpond_common::Result;
 
 /// A hash map from key bytes (first byte: virtual node) to values, which knows what has changed.
 pub struct KeyedState<V> {
     slab: Slab<Entry<V>>,
-    /// Places touched since the last freeze: hints, [`Entry::dirty`] decides.
-    touched: Vec<Place>,
+    changes: Generations<Place>,
     /// Entries that have a value.
     live: usize,
 }
 
 struct Entry<V> {
-    /// `None`: removed, but the checkpoint still has it; leaves at the next freeze.
+    /// `None`: removed, but the checkpoint still has it; leaves when that is encoded.
     value: Option<V>,
-    dirty: bool,
+    mark: Mark,
     /// The checkpoint has (or is about to get) a value for this key.
     stored: bool,
+}
+
+impl<V: StateValue> Entry<V> {
+    /// The entry is about to change: it belongs to the open generation from now on.
+    #[inline]
+    fn touch(&mut self, changes: &mut Generations<Place>, place: Place, key: &[u8]) {
+        if self.mark == changes.open {
+            return;
+        }
+        if changes.is_sealed(self.mark) {
+            self.encode(key, &mut changes.early);
+        }
+        self.mark = changes.open;
+        changes.touched.push(place);
+    }
+
+    fn encode(&mut self, key: &[u8], out: &mut Entries) {
+        self.mark = Mark::Clean;
+        self.stored = self.value.is_some();
+        match &self.value {
+            Some(value) => out.put(|out| out.extend_from_slice(key), |out| value.encode(out)),
+            None => out.delete(|out| out.extend_from_slice(key)),
+        }
+    }
 }
 
 impl<V: StateValue> KeyedState<V> {
     /// An empty table.
     pub fn new() -> Self {
-        KeyedState { slab: Slab::new(), touched: Vec::new(), live: 0 }
+        KeyedState { slab: Slab::new(), changes: Generations::new(), live: 0 }
     }
 
     /// The value of a key.
@@ -38,12 +61,10 @@ impl<V: StateValue> KeyedState<V> {
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
         let place = self.slab.find(key)?;
         let entry = self.slab.get_mut(place)?;
-        let value = entry.value.as_mut()?;
-        if !entry.dirty {
-            entry.dirty = true;
-            self.touched.push(place);
+        if entry.value.is_some() {
+            entry.touch(&mut self.changes, place, key);
         }
-        Some(value)
+        entry.value.as_mut()
     }
 
     /// The value of a key, to change it; made by `default` if there is none. It counts as changed.
@@ -52,16 +73,13 @@ impl<V: StateValue> KeyedState<V> {
         let place = match self.slab.find(key) {
             Some(place) => place,
             None => {
-                let place = self.slab.insert(key, Entry { value: None, dirty: true, stored: false });
-                self.touched.push(place);
+                let place = self.slab.insert(key, Entry { value: None, mark: self.changes.open, stored: false });
+                self.changes.touched.push(place);
                 place
             }
         };
         let entry = self.slab.get_mut(place).expect("this place was found or filled above");
-        if !entry.dirty {
-            entry.dirty = true;
-            self.touched.push(place);
-        }
+        entry.touch(&mut self.changes, place, key);
         if entry.value.is_none() {
             self.live += 1;
         }
@@ -79,13 +97,14 @@ impl<V: StateValue> KeyedState<V> {
     pub fn remove(&mut self, key: &[u8]) -> Option<V> {
         let place = self.slab.find(key)?;
         let entry = self.slab.get_mut(place)?;
+        if entry.value.is_none() {
+            return None;
+        }
+        entry.touch(&mut self.changes, place, key);
         let value = entry.value.take()?;
         self.live -= 1;
         if !entry.stored {
             self.slab.remove(place);
-        } else if !entry.dirty {
-            entry.dirty = true;
-            self.touched.push(place);
         }
         Some(value)
     }
@@ -113,34 +132,26 @@ impl<V: StateValue> Default for KeyedState<V> {
 }
 
 impl<V: StateValue> StateTable for KeyedState<V> {
-    fn freeze(&mut self, out: &mut Entries) {
-        let mut touched = std::mem::take(&mut self.touched);
-        out.reserve(touched.len());
-        for place in touched.drain(..) {
-            // A place may be hinted at twice, or be empty or somebody else's by now: the flag decides.
-            let Some((key, entry)) = self.slab.entry_mut(place) else { continue };
-            if !std::mem::take(&mut entry.dirty) {
-                continue;
-            }
-            match &entry.value {
-                Some(value) => {
-                    let mut bytes = Vec::new();
-                    value.encode(&mut bytes);
-                    entry.stored = true;
-                    out.push((key.to_vec(), Some(bytes)));
-                }
-                None => {
-                    out.push((key.to_vec(), None));
-                    self.slab.remove(place);
-                }
+    fn seal(&mut self) {
+        self.changes.seal();
+    }
+
+    fn drain(&mut self, max: usize) -> Option<Entries> {
+        let mut out = std::mem::take(&mut self.changes.early);
+        for _ in 0..max {
+            let Some(place) = self.changes.sealed.pop() else { break };
+            let Some((key, entry)) = self.slab.entry_mut(place).filter(|(_, e)| self.changes.is_sealed(e.mark)) else { continue };
+            entry.encode(key, &mut out);
+            if entry.value.is_none() {
+                self.slab.remove(place);
             }
         }
-        self.touched = touched; // keeps its capacity
+        (!out.is_empty() || !self.changes.sealed.is_empty()).then_some(out)
     }
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let value = V::decode(value)?;
-        self.slab.insert(key, Entry { value: Some(value), dirty: false, stored: true });
+        self.slab.insert(key, Entry { value: Some(value), mark: Mark::Clean, stored: true });
         self.live += 1;
         Ok(())
     }

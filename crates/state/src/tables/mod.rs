@@ -1,25 +1,29 @@
 //! Operator state in memory: maps from key bytes to values, each of which knows what has changed since it was last frozen.
 //!
-//! Keys start with the virtual node's byte; what [`StateTable::freeze`] gives is what the checkpoint stores, and
-//! [`StateTable::load`] takes it back. Which structure holds an operator's state decides what it can be asked:
-//! [`KeyedState`] point reads, [`MultiState`] all rows of a key, [`SortedState`] ranges in order.
+//! Keys start with the virtual node's byte; what is frozen is what the checkpoint stores, and [`StateTable::load`] takes it
+//! back. Which structure holds an operator's state decides what it can be asked: [`KeyedState`] point reads, [`MultiState`]
+//! all rows of a key, [`SortedState`] ranges in order.
+//!
+//! Freezing takes no time at the barrier: [`StateTable::seal`] ends a generation of changes by swapping two lists. The
+//! sealed changes are encoded afterwards, in slices between the steps of the dataflow ([`StateTable::drain`]); an entry that is to
+//! change before its turn has come is encoded first. That costs the worker less than handing the values over would: each
+//! changed entry is visited once more, and never copied or merged back. Sorting, writing and syncing are the committer's.
 
 mod bytes;
+mod entries;
 mod keyed;
 mod multi;
 mod slab;
 mod sorted;
 mod value;
 
+pub use entries::Entries;
 pub use keyed::KeyedState;
 pub use multi::MultiState;
 pub use sorted::SortedState;
 pub use value::StateValue;
 
 use millpond_common::Result;
-
-/// Changes of a state table: stored key (first byte: virtual node) and its value, `None` = deleted.
-pub type Entries = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// Size of a state table, for metrics and memory control.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,11 +36,67 @@ pub struct TableStats {
 
 /// What the driver needs of any operator's state.
 pub trait StateTable {
-    /// Appends what has changed since the last call (or since it was made or loaded); each key at most once, in no order.
-    /// Applying these entries to what earlier calls gave yields the whole state.
-    fn freeze(&mut self, out: &mut Entries);
+    /// What has changed since the last call (or since it was made or loaded) is to be drained; later changes belong to the
+    /// next call. The last call's changes must have been drained. Takes no time to speak of.
+    fn seal(&mut self);
+    /// Encodes sealed changes, at most about `max`; `None` when there are no more. Each key comes at most once, in no order. Applying
+    /// these entries to what earlier calls gave yields the whole state as it was when it was sealed.
+    fn drain(&mut self, max: usize) -> Option<Entries>;
+    /// Both at once: appends what has changed to `out`.
+    fn freeze(&mut self, out: &mut Entries) {
+        self.seal();
+        while let Some(entries) = self.drain(usize::MAX) {
+            out.append(entries);
+        }
+    }
     /// Puts back one stored entry. Only on a table that nothing else has touched yet.
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()>;
     /// Its size.
     fn stats(&self) -> TableStats;
+}
+
+/// Whether an entry has changed since it was last encoded, and in which generation. There are never more than two: the
+/// open one and the sealed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Clean,
+    Even,
+    Odd,
+}
+
+impl Mark {
+    /// The other generation.
+    fn other(self) -> Mark {
+        if self == Mark::Even { Mark::Odd } else { Mark::Even }
+    }
+}
+
+/// The changes of a table's two generations. `H` is a hint where a changed entry is: entries move and places are used
+/// again, so its [`Mark`] decides.
+struct Generations<H> {
+    /// Of entries that change now.
+    open: Mark,
+    touched: Vec<H>,
+    /// Hints of the sealed generation that are still to be looked at.
+    sealed: Vec<H>,
+    /// Entries of the sealed generation that had to be encoded before their turn.
+    early: Entries,
+}
+
+impl<H> Generations<H> {
+    fn new() -> Self {
+        Generations { open: Mark::Even, touched: Vec::new(), sealed: Vec::new(), early: Entries::new() }
+    }
+
+    fn seal(&mut self) {
+        debug_assert!(self.sealed.is_empty() && self.early.is_empty(), "the last generation has been drained");
+        self.open = self.open.other();
+        std::mem::swap(&mut self.touched, &mut self.sealed); // both keep their capacity
+    }
+
+    /// Whether an entry with this mark must be encoded before it may change.
+    #[inline]
+    fn is_sealed(&self, mark: Mark) -> bool {
+        mark == self.open.other()
+    }
 }

@@ -5,7 +5,7 @@ use millpond_common::hash::hash_bytes;
 use millpond_common::{Error, Result, SqlState};
 
 use super::slab::{Place, Slab};
-use super::{Entries, StateTable, TableStats};
+use super::{Entries, Generations, Mark, StateTable, TableStats};
 
 /// A key with more rows than this gets a hash index over them.
 const INDEX_ABOVE: usize = 16;
@@ -16,8 +16,8 @@ const INDEX_ABOVE: usize = 16;
 /// rest of the key | row, with the weight as a variable-length integer. So the rows of a key lie side by side.
 pub struct MultiState {
     slab: Slab<Group>,
-    /// (key's place, row's position) touched since the last freeze: hints, [`Row::dirty`] decides.
-    touched: Vec<(Place, u32)>,
+    /// Hints are a key's place and a row's position there.
+    changes: Generations<(Place, u32)>,
     /// Distinct rows with a weight.
     live: usize,
     row_bytes: usize,
@@ -38,10 +38,10 @@ struct Group {
 struct Row {
     offset: u64,
     length: u32,
-    dirty: bool,
+    mark: Mark,
     /// The checkpoint has (or is about to get) this row.
     stored: bool,
-    /// 0: removed, but the checkpoint still has it; leaves at the next freeze.
+    /// 0: removed, but the checkpoint still has it; leaves when that is encoded.
     weight: i64,
 }
 
@@ -51,12 +51,19 @@ impl Row {
         let start = self.offset as usize;
         bytes.get(start..start + self.length as usize).unwrap_or_default()
     }
+
+    fn encode(&mut self, key: &[u8], bytes: &[u8], out: &mut Entries) {
+        self.mark = Mark::Clean;
+        self.stored = self.weight != 0;
+        let stored = |out: &mut Vec<u8>| push_stored_key(out, key, self.of(bytes));
+        if self.stored { out.put(stored, |out| push_weight(out, self.weight)) } else { out.delete(stored) }
+    }
 }
 
 impl MultiState {
     /// An empty table.
     pub fn new() -> Self {
-        MultiState { slab: Slab::new(), touched: Vec::new(), live: 0, row_bytes: 0 }
+        MultiState { slab: Slab::new(), changes: Generations::new(), live: 0, row_bytes: 0 }
     }
 
     /// The rows of a key with their weights (never 0), in no order.
@@ -97,11 +104,14 @@ impl MultiState {
         };
         let Some(found) = group.rows.get_mut(position as usize) else { return };
         let before = found.weight;
-        found.weight += weight;
-        if !found.dirty {
-            found.dirty = true;
-            self.touched.push((place, position));
+        if found.mark != self.changes.open {
+            if self.changes.is_sealed(found.mark) {
+                found.encode(key, &group.bytes, &mut self.changes.early);
+            }
+            found.mark = self.changes.open;
+            self.changes.touched.push((place, position));
         }
+        found.weight += weight;
         if before == 0 {
             self.live += 1;
         } else if found.weight == 0 {
@@ -112,12 +122,13 @@ impl MultiState {
         }
     }
 
-    /// Takes a row out for good. The row that moves to its position keeps being found by the next freeze.
+    /// Takes a row out for good. The row that moves to its position keeps being found.
     fn drop_row(&mut self, place: Place, position: u32) {
         let Some(group) = self.slab.get_mut(place) else { return };
         self.row_bytes -= group.swap_remove(position);
         match group.rows.get(position as usize) {
-            Some(moved) if moved.dirty => self.touched.push((place, position)),
+            Some(moved) if moved.mark == self.changes.open => self.changes.touched.push((place, position)),
+            Some(moved) if self.changes.is_sealed(moved.mark) => self.changes.sealed.push((place, position)),
             Some(_) => {}
             None if group.rows.is_empty() => drop(self.slab.remove(place)),
             None => {}
@@ -167,7 +178,7 @@ impl Group {
         }
         let position = self.rows.len() as u32;
         let length = u32::try_from(row.len()).expect("a row is shorter than 4 GiB");
-        self.rows.push(Row { offset: self.bytes.len() as u64, length, dirty: false, stored, weight });
+        self.rows.push(Row { offset: self.bytes.len() as u64, length, mark: Mark::Clean, stored, weight });
         self.bytes.extend_from_slice(row);
         let Group { rows, bytes, index, .. } = self;
         let hash = |p: &u32| rows.get(*p as usize).map_or(0, |r| hash_bytes(r.of(bytes)));
@@ -221,31 +232,23 @@ impl Group {
 }
 
 impl StateTable for MultiState {
-    fn freeze(&mut self, out: &mut Entries) {
-        let touched = std::mem::take(&mut self.touched);
-        out.reserve(touched.len());
-        let mut gone = Vec::new();
-        for (place, position) in touched {
+    fn seal(&mut self) {
+        self.changes.seal();
+    }
+
+    fn drain(&mut self, max: usize) -> Option<Entries> {
+        let mut out = std::mem::take(&mut self.changes.early);
+        for _ in 0..max {
+            let Some((place, position)) = self.changes.sealed.pop() else { break };
             let Some((key, group)) = self.slab.entry_mut(place) else { continue };
-            let Group { rows, bytes, .. } = group;
-            let Some(row) = rows.get_mut(position as usize) else { continue };
-            if !std::mem::take(&mut row.dirty) {
-                continue;
-            }
-            let stored = stored_key(key, row.of(bytes));
+            let row = group.rows.get_mut(position as usize).filter(|r| self.changes.is_sealed(r.mark));
+            let Some(row) = row else { continue };
+            row.encode(key, &group.bytes, &mut out);
             if row.weight == 0 {
-                out.push((stored, None));
-                gone.push((place, position));
-            } else {
-                row.stored = true;
-                out.push((stored, Some(encode_weight(row.weight))));
+                self.drop_row(place, position);
             }
         }
-        // From the back, so that positions still to come do not move.
-        gone.sort_unstable_by(|a, b| b.cmp(a));
-        for (place, position) in gone {
-            self.drop_row(place, position);
-        }
+        (!out.is_empty() || !self.changes.sealed.is_empty()).then_some(out)
     }
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
@@ -269,14 +272,12 @@ impl StateTable for MultiState {
     }
 }
 
-fn stored_key(key: &[u8], row: &[u8]) -> Vec<u8> {
+fn push_stored_key(out: &mut Vec<u8>, key: &[u8], row: &[u8]) {
     let (vnode, rest) = key.split_first().expect("a key starts with its virtual node");
-    let mut out = Vec::with_capacity(5 + rest.len() + row.len());
     out.push(*vnode);
     out.extend_from_slice(&(rest.len() as u32).to_be_bytes());
     out.extend_from_slice(rest);
     out.extend_from_slice(row);
-    out
 }
 
 /// The key and the row of a stored key.
@@ -291,15 +292,13 @@ fn split_key(stored: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 }
 
 /// Zigzag, then seven bits a byte: weights near 0 take one byte.
-fn encode_weight(weight: i64) -> Vec<u8> {
+fn push_weight(out: &mut Vec<u8>, weight: i64) {
     let mut rest = ((weight << 1) ^ (weight >> 63)) as u64;
-    let mut out = Vec::with_capacity(1);
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);
         rest >>= 7;
     }
     out.push(rest as u8);
-    out
 }
 
 fn decode_weight(bytes: &[u8]) -> Option<i64> {
@@ -320,11 +319,14 @@ mod tests {
     #[test]
     fn weights_and_keys_survive_encoding() {
         for w in [0, 1, -1, 63, 64, -65, 1 << 40, i64::MAX, i64::MIN] {
-            assert_eq!(decode_weight(&encode_weight(w)), Some(w));
+            let mut out = vec![];
+            push_weight(&mut out, w);
+            assert_eq!(decode_weight(&out), Some(w));
+            assert_eq!(out.len() == 1, (-64..64).contains(&w));
         }
-        assert_eq!(encode_weight(1).len(), 1);
         assert_eq!(decode_weight(&[0x80]), None);
-        let stored = stored_key(b"\x07key", b"row");
+        let mut stored = vec![];
+        push_stored_key(&mut stored, b"\x07key", b"row");
         assert_eq!(split_key(&stored), Some((b"\x07key".to_vec(), b"row".as_slice())));
         assert_eq!(split_key(b"\x07\0\0\0\x09key"), None);
     }

@@ -5,30 +5,52 @@ use std::ops::Bound;
 
 use super::bytes::SmallBytes;
 use super::keyed::sampled;
-use super::{Entries, StateTable, StateValue, TableStats};
+use super::{Entries, Generations, Mark, StateTable, StateValue, TableStats};
 use millpond_common::Result;
 
 /// An ordered map from key bytes (first byte: virtual node) to values, which knows what has changed.
 pub struct SortedState<V> {
     map: BTreeMap<SmallBytes, Entry<V>>,
-    /// Keys touched since the last freeze: hints, [`Entry::dirty`] decides.
-    touched: Vec<SmallBytes>,
+    changes: Generations<SmallBytes>,
     /// Removed keys that the checkpoint still has. Apart from `map`, so that ranges do not wade through them.
     removed: BTreeSet<SmallBytes>,
+    /// Those of the sealed generation.
+    sealed_removed: BTreeSet<SmallBytes>,
     heap_bytes: usize,
 }
 
 struct Entry<V> {
     value: V,
-    dirty: bool,
+    mark: Mark,
     /// The checkpoint has (or is about to get) a value for this key.
     stored: bool,
+}
+
+impl<V: StateValue> Entry<V> {
+    /// The entry is about to change: it belongs to the open generation from now on.
+    fn touch(&mut self, changes: &mut Generations<SmallBytes>, key: &[u8]) {
+        if self.mark == changes.open {
+            return;
+        }
+        if changes.is_sealed(self.mark) {
+            self.encode(key, &mut changes.early);
+        }
+        self.mark = changes.open;
+        changes.touched.push(SmallBytes::new(key));
+    }
+
+    fn encode(&mut self, key: &[u8], out: &mut Entries) {
+        self.mark = Mark::Clean;
+        self.stored = true;
+        out.put(|out| out.extend_from_slice(key), |out| self.value.encode(out));
+    }
 }
 
 impl<V: StateValue> SortedState<V> {
     /// An empty table.
     pub fn new() -> Self {
-        SortedState { map: BTreeMap::new(), touched: Vec::new(), removed: BTreeSet::new(), heap_bytes: 0 }
+        let (removed, sealed_removed) = (BTreeSet::new(), BTreeSet::new());
+        SortedState { map: BTreeMap::new(), changes: Generations::new(), removed, sealed_removed, heap_bytes: 0 }
     }
 
     /// The value of a key.
@@ -39,10 +61,7 @@ impl<V: StateValue> SortedState<V> {
     /// The value of a key, to change it: it counts as changed.
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
         let entry = self.map.get_mut(key)?;
-        if !entry.dirty {
-            entry.dirty = true;
-            self.touched.push(SmallBytes::new(key));
-        }
+        entry.touch(&mut self.changes, key);
         Some(&mut entry.value)
     }
 
@@ -54,14 +73,17 @@ impl<V: StateValue> SortedState<V> {
         let stored = self.removed.remove(key);
         let key = SmallBytes::new(key);
         self.heap_bytes += key.heap_bytes();
-        self.touched.push(key.clone());
-        self.map.insert(key, Entry { value, dirty: true, stored });
+        self.changes.touched.push(key.clone());
+        self.map.insert(key, Entry { value, mark: self.changes.open, stored });
         None
     }
 
     /// Removes a key; gives back its value.
     pub fn remove(&mut self, key: &[u8]) -> Option<V> {
-        let (key, entry) = self.map.remove_entry(key)?;
+        let (key, mut entry) = self.map.remove_entry(key)?;
+        if self.changes.is_sealed(entry.mark) {
+            entry.encode(key.as_slice(), &mut self.changes.early);
+        }
         self.heap_bytes -= key.heap_bytes();
         if entry.stored {
             self.removed.insert(key);
@@ -112,26 +134,29 @@ pub(crate) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl<V: StateValue> StateTable for SortedState<V> {
-    fn freeze(&mut self, out: &mut Entries) {
-        out.reserve(self.touched.len() + self.removed.len());
-        for key in self.touched.drain(..) {
-            // Touched and then removed, or touched twice: the map's entry decides.
-            let Some(entry) = self.map.get_mut(key.as_slice()) else { continue };
-            if !std::mem::take(&mut entry.dirty) {
-                continue;
-            }
-            entry.stored = true;
-            let mut bytes = Vec::new();
-            entry.value.encode(&mut bytes);
-            out.push((key.as_slice().to_vec(), Some(bytes)));
+    fn seal(&mut self) {
+        self.changes.seal();
+        std::mem::swap(&mut self.removed, &mut self.sealed_removed);
+    }
+
+    fn drain(&mut self, max: usize) -> Option<Entries> {
+        let mut out = std::mem::take(&mut self.changes.early);
+        for _ in 0..max {
+            let Some(key) = self.changes.sealed.pop() else { break };
+            let entry = self.map.get_mut(key.as_slice()).filter(|e| self.changes.is_sealed(e.mark));
+            entry.into_iter().for_each(|e| e.encode(key.as_slice(), &mut out));
         }
-        out.extend(std::mem::take(&mut self.removed).into_iter().map(|key| (key.as_slice().to_vec(), None)));
+        for _ in 0..max {
+            let Some(key) = self.sealed_removed.pop_first() else { break };
+            out.delete(|out| out.extend_from_slice(key.as_slice()));
+        }
+        (!out.is_empty() || !self.changes.sealed.is_empty() || !self.sealed_removed.is_empty()).then_some(out)
     }
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let key = SmallBytes::new(key);
         self.heap_bytes += key.heap_bytes();
-        self.map.insert(key, Entry { value: V::decode(value)?, dirty: false, stored: true });
+        self.map.insert(key, Entry { value: V::decode(value)?, mark: Mark::Clean, stored: true });
         Ok(())
     }
 

@@ -20,7 +20,7 @@ fn an_empty_directory_becomes_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let (store, recovered) = open(dir.path());
     assert_eq!((recovered.epoch, recovered.catalog.len(), recovered.log_tail.len()), (0, 0, 0));
-    let error = Store::open(dir.path(), &StoreOptions { memory: 1 << 20, workers: 1 }).err().unwrap();
+    let error = Store::open(dir.path(), &StoreOptions::default()).err().unwrap();
     assert!(error.message().contains("is in use by process"), "{error}");
     drop(store);
     open(dir.path());
@@ -334,7 +334,10 @@ fn a_relation_can_be_cleared_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
     two_relations(&store);
-    let state = |value: &[u8], key: &[u8]| FrozenTable { table: StateTableId(8), entries: vec![(key.to_vec(), Some(value.to_vec()))] };
+    let state = |value: &[u8], key: &[u8]| FrozenTable {
+        table: StateTableId(8),
+        entries: [(key.to_vec(), Some(value.to_vec()))].into_iter().collect(),
+    };
     for relation in [T, V] {
         store.publish(RelationId(relation), 1, vec![delta(&[(1, "a", 1), (2, "b", 1)])]);
     }

@@ -9,20 +9,6 @@ use crate::{Store, StoreOptions};
 
 const V: u32 = 2;
 
-/// The state that a killed process would leave now.
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 fn newest_wal(dir: &Path) -> PathBuf {
     let files = std::fs::read_dir(dir.join("db")).unwrap().map(|e| e.unwrap().path());
     files.filter(|p| p.extension().is_some_and(|e| e == "log")).max().unwrap()
@@ -67,7 +53,7 @@ fn damage_inside_of_the_log_is_an_error() {
     let middle = bytes.len() - 500;
     bytes[middle] ^= 1;
     std::fs::write(&wal, bytes).unwrap();
-    let error = Store::open(&left, &StoreOptions { memory: 1 << 20, workers: 1 }).err().unwrap();
+    let error = Store::open(&left, &StoreOptions::default()).err().unwrap();
     assert_eq!(error.state(), SqlState::DATA_CORRUPTED, "{error}");
 }
 

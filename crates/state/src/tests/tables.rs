@@ -1,35 +1,86 @@
 //! Operator state against ordered maps, through freezing and loading.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::support::Random;
 use crate::{Entries, KeyedState, MultiState, SortedState, StateTable};
 
-/// What the checkpoint has after all freezes.
-#[derive(Default)]
-struct Stored(BTreeMap<Vec<u8>, Vec<u8>>);
+type Stored = BTreeMap<Vec<u8>, Vec<u8>>;
 
-impl Stored {
-    fn apply(&mut self, table: &mut dyn StateTable) -> usize {
-        let mut entries = Entries::new();
-        table.freeze(&mut entries);
-        let changed = entries.len();
-        let keys = entries.iter().map(|(k, _)| k.clone()).collect::<std::collections::BTreeSet<_>>();
-        assert_eq!(keys.len(), changed, "a key comes once");
-        for (key, value) in entries {
+/// Takes what a table freezes, in slices between its changes, and compares each generation with what the table held when it
+/// was sealed.
+#[derive(Default)]
+struct Checkpoints {
+    stored: Stored,
+    /// What is to be in there when the generation has been drained.
+    expected: Option<Stored>,
+    /// Keys of this generation.
+    seen: BTreeSet<Vec<u8>>,
+    early: usize,
+}
+
+impl Checkpoints {
+    /// Goes on a little, or not.
+    fn step(&mut self, random: &mut Random, table: &mut dyn StateTable, form: impl FnOnce() -> Stored) {
+        if self.expected.is_none() {
+            if random.below(100) == 0 {
+                table.seal();
+                self.expected = Some(form());
+            }
+        } else if random.below(8) == 0 {
+            let max = 1 + random.below(30) as usize;
+            self.drain(table, max);
+        }
+    }
+
+    fn drain(&mut self, table: &mut dyn StateTable, max: usize) {
+        let Some(entries) = table.drain(max) else {
+            assert_eq!(Some(&self.stored), self.expected.as_ref());
+            (self.expected, self.seen) = (None, BTreeSet::new());
+            return;
+        };
+        self.early += entries.len().saturating_sub(max);
+        for (key, value) in entries.iter() {
+            assert!(self.seen.insert(key.to_vec()), "a key comes once");
             match value {
-                Some(value) => drop(self.0.insert(key, value)),
-                None => assert!(self.0.remove(&key).is_some(), "only what is stored is deleted"),
+                Some(value) => drop(self.stored.insert(key.to_vec(), value.to_vec())),
+                None => assert!(self.stored.remove(key).is_some(), "only what is stored is deleted"),
             }
         }
-        changed
+    }
+
+    /// Everything, up to now.
+    fn finish(&mut self, table: &mut dyn StateTable, form: impl FnOnce() -> Stored) {
+        while self.expected.is_some() {
+            self.drain(table, 1000);
+        }
+        table.seal();
+        self.expected = Some(form());
+        while self.expected.is_some() {
+            self.drain(table, 1000);
+        }
+        let mut entries = Entries::new();
+        table.freeze(&mut entries);
+        assert!(entries.is_empty(), "nothing has changed since");
     }
 
     fn load(&self, table: &mut dyn StateTable) {
-        for (key, value) in &self.0 {
+        for (key, value) in &self.stored {
             table.load(key, value).unwrap();
         }
     }
+}
+
+fn stored_form(model: &BTreeMap<Vec<u8>, i64>) -> Stored {
+    model.iter().map(|(k, v)| (k.clone(), v.to_le_bytes().to_vec())).collect()
+}
+
+/// What a table of these rows alone would store.
+fn stored_rows(model: &BTreeMap<(Vec<u8>, Vec<u8>), i64>) -> Stored {
+    let (mut table, mut entries) = (MultiState::new(), Entries::new());
+    model.iter().for_each(|((key, row), weight)| table.add(key, row, *weight));
+    table.freeze(&mut entries);
+    entries.iter().map(|(k, v)| (k.to_vec(), v.unwrap().to_vec())).collect()
 }
 
 fn key(random: &mut Random, distinct: u64) -> Vec<u8> {
@@ -43,7 +94,7 @@ fn key(random: &mut Random, distinct: u64) -> Vec<u8> {
 fn keyed_state_agrees_with_a_map() {
     let mut random = Random(7);
     let mut table = KeyedState::<i64>::new();
-    let (mut model, mut stored) = (BTreeMap::new(), Stored::default());
+    let (mut model, mut stored) = (BTreeMap::new(), Checkpoints::default());
     for step in 0..40_000i64 {
         let k = key(&mut random, 500);
         match random.below(6) {
@@ -62,26 +113,23 @@ fn keyed_state_agrees_with_a_map() {
             _ => assert_eq!(table.get(&k), model.get(&k)),
         }
         assert_eq!(table.len(), model.len());
-        if random.below(300) == 0 {
-            stored.apply(&mut table);
-            assert_eq!(stored.0, model.iter().map(|(k, v)| (k.clone(), v.to_le_bytes().to_vec())).collect());
-            assert_eq!(stored.apply(&mut table), 0, "nothing has changed since");
-            assert_eq!(table.iter().map(|(k, v)| (k.to_vec(), *v)).collect::<BTreeMap<_, _>>(), model);
-        }
+        stored.step(&mut random, &mut table, || stored_form(&model));
         if random.below(2000) == 0 {
-            stored.apply(&mut table);
+            stored.finish(&mut table, || stored_form(&model));
+            assert_eq!(table.iter().map(|(k, v)| (k.to_vec(), *v)).collect::<BTreeMap<_, _>>(), model);
             table = KeyedState::new();
             stored.load(&mut table);
         }
     }
     assert_eq!(table.stats().rows, model.len() as u64);
+    assert!(stored.early > 0, "entries were changed before their turn");
 }
 
 #[test]
 fn sorted_state_agrees_with_a_map() {
     let mut random = Random(8);
     let mut table = SortedState::<i64>::new();
-    let (mut model, mut stored) = (BTreeMap::new(), Stored::default());
+    let (mut model, mut stored) = (BTreeMap::new(), Checkpoints::default());
     for step in 0..30_000i64 {
         let k = key(&mut random, 400);
         match random.below(6) {
@@ -102,13 +150,9 @@ fn sorted_state_agrees_with_a_map() {
             _ => assert_eq!(table.get(&k), model.get(&k)),
         }
         assert_eq!(table.len(), model.len());
-        if random.below(300) == 0 {
-            stored.apply(&mut table);
-            assert_eq!(stored.0, model.iter().map(|(k, v)| (k.clone(), v.to_le_bytes().to_vec())).collect());
-            assert_eq!(stored.apply(&mut table), 0);
-        }
+        stored.step(&mut random, &mut table, || stored_form(&model));
         if random.below(2000) == 0 {
-            stored.apply(&mut table);
+            stored.finish(&mut table, || stored_form(&model));
             table = SortedState::new();
             stored.load(&mut table);
         }
@@ -121,7 +165,7 @@ fn sorted_state_agrees_with_a_map() {
 fn multi_state_agrees_with_a_map() {
     let mut random = Random(9);
     let mut table = MultiState::new();
-    let (mut model, mut stored) = (BTreeMap::<(Vec<u8>, Vec<u8>), i64>::new(), Stored::default());
+    let (mut model, mut stored) = (BTreeMap::<(Vec<u8>, Vec<u8>), i64>::new(), Checkpoints::default());
     for _ in 0..60_000 {
         // Few keys have many rows, many have few.
         let k = if random.below(2) == 0 { vec![1, 1] } else { key(&mut random, 200) };
@@ -139,14 +183,10 @@ fn multi_state_agrees_with_a_map() {
             assert_eq!(table.rows(&k).map(|(r, w)| (r.to_vec(), w)).collect::<BTreeMap<_, _>>(), of_key().collect());
             assert_eq!(table.total(&k), of_key().map(|(_, w)| w).sum::<i64>());
         }
-        if random.below(400) == 0 {
-            stored.apply(&mut table);
-            assert_eq!(stored.apply(&mut table), 0);
-            assert_eq!(stored.0.len(), model.len());
-            assert_eq!(table.iter().map(|(k, r, w)| ((k.to_vec(), r.to_vec()), w)).collect::<BTreeMap<_, _>>(), model);
-        }
+        stored.step(&mut random, &mut table, || stored_rows(&model));
         if random.below(3000) == 0 {
-            stored.apply(&mut table);
+            stored.finish(&mut table, || stored_rows(&model));
+            assert_eq!(table.iter().map(|(k, r, w)| ((k.to_vec(), r.to_vec()), w)).collect::<BTreeMap<_, _>>(), model);
             table = MultiState::new();
             stored.load(&mut table);
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow_schema::SchemaRef;
 use millpond_common::{Delta, RelationId, Result};
 use millpond_plan::{Node, Operator as PlanOperator, StreamPlan};
+use millpond_state::Entries;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -77,12 +78,12 @@ impl Run {
     /// A checkpoint.
     pub fn freeze(&mut self) {
         for ((name, table), stored) in self.operator.state().into_iter().zip(&mut self.stored) {
-            let mut entries = Vec::new();
+            let mut entries = Entries::new();
             table.borrow_mut().freeze(&mut entries);
-            for (key, value) in entries {
+            for (key, value) in entries.iter() {
                 match value {
-                    Some(value) => drop(stored.insert(key, value)),
-                    None => drop(stored.remove(&key)),
+                    Some(value) => drop(stored.insert(key.to_vec(), value.to_vec())),
+                    None => drop(stored.remove(key)),
                 }
             }
             assert_eq!(table.borrow().stats().rows, stored.len() as u64, "rows of state table {name}");
@@ -96,6 +97,11 @@ impl Run {
         for ((_, table), stored) in self.operator.state().into_iter().zip(&self.stored) {
             stored.iter().try_for_each(|(key, value)| table.borrow_mut().load(key, value)).unwrap();
         }
+    }
+
+    /// Bytes of values in the last checkpoint.
+    pub fn stored_bytes(&self) -> usize {
+        self.stored.iter().flat_map(BTreeMap::values).map(Vec::len).sum()
     }
 
     pub fn state_rows(&self) -> u64 {
