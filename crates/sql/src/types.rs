@@ -172,6 +172,9 @@ pub fn postgres_name(data_type: &DataType) -> String {
     }
 }
 
+/// The name of the field of a cast that a statement has.
+pub(crate) const WRITTEN: &str = "cast";
+
 /// Gives DataFusion's planner our types.
 #[derive(Debug)]
 pub struct Types;
@@ -179,6 +182,6 @@ pub struct Types;
 impl TypePlanner for Types {
     fn plan_type_field(&self, name: &ast::DataType) -> datafusion::error::Result<Option<FieldRef>> {
         let sql_type = sql_type(name).map_err(|e| DataFusionError::External(Box::new(e)))?;
-        Ok(Some(Arc::new(sql_type.field("cast", true))))
+        Ok(Some(Arc::new(sql_type.field(WRITTEN, true))))
     }
 }

@@ -22,7 +22,7 @@ fn splitting_keeps_texts_and_positions() {
     assert!(parse(" ; -- nothing\n").unwrap().is_empty());
     let error = parse("SELECT 1;\nSELEKT 2").unwrap_err();
     assert_eq!((error.position(), error.message()), (Some(11), "syntax error at or near \"SELEKT\""));
-    let error = parse("SELECT 'ä' FROM FROM").unwrap_err();
+    let error = parse("SELECT 'ä' FROM )").unwrap_err();
     assert_eq!(error.position(), Some(17));
 }
 

@@ -10,9 +10,10 @@ use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Volatility};
 use millpond_common::SqlType;
+use millpond_common::text::encode;
 
 use super::number_format::format_number;
-use super::{Function, field, mismatch};
+use super::{Function, external, field, mismatch};
 
 /// `to_char(value, pattern)`
 pub(super) fn to_char() -> Arc<ScalarUDF> {
@@ -21,8 +22,7 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
             [DataType::Timestamp(_, zone), _] => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
             [DataType::Date32, _] => DataType::Timestamp(TimeUnit::Microsecond, None),
             [DataType::Interval(_), _] => SqlType::Interval.arrow(),
-            // Numbers as their digits, which are exact.
-            [number, _] if number.is_numeric() => DataType::Utf8,
+            [number, _] if number.is_numeric() => number.clone(),
             _ => return Err(mismatch("to_char", types)),
         };
         Ok(vec![value, DataType::Utf8])
@@ -31,6 +31,11 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
         let arrays = args.args.iter().map(|a| a.to_array(args.number_rows)).collect::<DfResult<Vec<_>>>()?;
         let [values, patterns] = arrays.as_slice() else { return Err(mismatch("to_char", &[])) };
         let patterns = patterns.as_string::<i32>();
+        // Numbers are formatted from their digits, which are exact.
+        let numbers = match values.data_type() {
+            of if of.is_numeric() => Some(encode::to_text(values, &SqlType::of(&args.arg_fields[0])).map_err(external)?),
+            _ => None,
+        };
         let texts = (0..values.len()).map(|row| {
             if values.is_null(row) || patterns.is_null(row) {
                 return None;
@@ -48,7 +53,7 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
                     let (day, hour) = (interval.days.into(), interval.nanoseconds / 3_600_000_000_000);
                     Some(format_time(&Time { time, day, hour, zoned: false }, pattern))
                 }
-                _ => Some(format_number(values.as_string::<i32>().value(row), pattern)),
+                _ => numbers.as_ref().map(|n| format_number(n.value(row), pattern)),
             }
         });
         Ok(ColumnarValue::Array(Arc::new(texts.collect::<StringArray>())))

@@ -15,8 +15,21 @@ use crate::functions::{self, external};
 use crate::types::Family;
 
 /// Functions whose integers stay as they are: the result has the type of the arguments.
-const POLYMORPHIC: [&str; 10] =
-    ["coalesce", "greatest", "least", "nullif", "make_array", "abs", "nvl", "array_append", "array_position", "pg_typeof"];
+const POLYMORPHIC: [&str; 13] = [
+    "coalesce",
+    "greatest",
+    "least",
+    "nullif",
+    "make_array",
+    "abs",
+    "nvl",
+    "array_append",
+    "array_position",
+    "pg_typeof",
+    "checked_add",
+    "checked_subtract",
+    "checked_multiply",
+];
 
 /// A call with PostgreSQL's types.
 pub(super) fn scalar_function(mut function: ScalarFunction, schema: &DFSchema) -> DfResult<Expr> {

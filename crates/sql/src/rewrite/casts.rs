@@ -10,10 +10,13 @@ use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit};
 use millpond_common::{Error, SqlState, SqlType};
 
 use crate::functions::{self, external};
-use crate::types::Family;
+use crate::types::{Family, WRITTEN};
 
-/// `expr::type`, with text read and printed as PostgreSQL does.
+/// `expr::type`, with text read and printed as PostgreSQL does. Casts that are not the user's stay.
 pub(super) fn explicit(Cast { expr, field }: Cast, schema: &DFSchema) -> DfResult<Expr> {
+    if field.name() != WRITTEN {
+        return Ok(Expr::Cast(Cast { expr, field }));
+    }
     let (_, source) = expr.to_field(schema)?;
     let (from, to) = (SqlType::of(&source), SqlType::of(&field));
     let foreign = matches!(source.data_type(), DataType::Null | DataType::Struct(_) | DataType::Map(..) | DataType::Union(..));
