@@ -13,10 +13,10 @@ use super::mark::{self, Mark, Marks};
 use super::parquet::{self, ParquetFile};
 use crate::{Chunk, Encode, Poll, Position, Reader, Span};
 
-/// How often files are looked for when there is nothing to read.
-const LOOK_INTERVAL: Duration = Duration::from_millis(25);
 /// Looking takes at most one part in this many of the time, so many files are looked for less often.
 const LOOK_SHARE: u32 = 100;
+/// Less is taken for this much: so often, every 25 ms, files are looked for when there is nothing to read.
+const LOOK_COST_MIN: Duration = Duration::from_micros(250);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// What one call may sleep.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
@@ -37,6 +37,8 @@ pub struct FileReader {
     /// What the file system said of each file when it was last read.
     seen: HashMap<String, State>,
     next_look: Instant,
+    /// What looking costs. Something else on the machine can make it long once, only files again and again.
+    look_cost: Duration,
 }
 
 enum OpenFile {
@@ -57,6 +59,7 @@ impl FileReader {
             idle: HashMap::new(),
             seen: HashMap::new(),
             next_look: Instant::now(),
+            look_cost: LOOK_COST_MIN,
         };
         if reader.plan.follow {
             reader.look()?;
@@ -119,7 +122,8 @@ impl FileReader {
             }
             self.ready.push_back(found);
         }
-        self.next_look = Instant::now() + (started.elapsed() * LOOK_SHARE).clamp(LOOK_INTERVAL, LOOK_INTERVAL_MAX);
+        self.look_cost = started.elapsed().min(self.look_cost * 2).max(LOOK_COST_MIN);
+        self.next_look = Instant::now() + (self.look_cost * LOOK_SHARE).min(LOOK_INTERVAL_MAX);
         Ok(())
     }
 

@@ -100,7 +100,7 @@ impl Call {
             _ => 0,
         };
         let mut call = Call { plan: plan.clone(), kind, output: output.clone(), argument, scale, codec: None, null: Vec::new() };
-        if let Some(data_type) = call.argument.as_ref().filter(|_| plan.distinct || matches!(kind, Kind::Extreme | Kind::Values)) {
+        if let Some(data_type) = call.argument.as_ref().filter(|_| matches!(kind, Kind::Extreme | Kind::Values)) {
             let schema = Arc::new(Schema::new(vec![Field::new("value", data_type.clone(), true)]));
             let options = SortOptions { descending: plan.function == AggregateFunction::Max, nulls_first: false };
             let codec = RowCodec::with_order(schema, &[options])?;
@@ -112,7 +112,13 @@ impl Call {
 
     /// Whether each argument counts once per group. (For min and max that changes nothing.)
     pub fn distinct(&self) -> bool {
-        self.plan.distinct && !matches!(self.kind, Kind::Extreme | Kind::Values)
+        self.plan.distinct && self.plan.argument.is_some() && !matches!(self.kind, Kind::Extreme | Kind::Values)
+    }
+
+    /// Encodes arguments so that equal ones have equal bytes.
+    pub fn value_codec(&self) -> Result<RowCodec> {
+        let data_type = self.argument.clone().unwrap_or(DataType::Null);
+        RowCodec::new(Arc::new(Schema::new(vec![Field::new("value", data_type, true)])))
     }
 
     /// The call's result from what is kept for it; `prefix` is the group's place in `values` for this call.

@@ -9,11 +9,11 @@ mod float_sum;
 mod group;
 mod partial;
 mod result;
+mod sets;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use arrow::array::AsArray;
 use arrow_schema::SchemaRef;
 use millpond_common::ids::vnode_owner;
 use millpond_common::{Delta, Error, Result};
@@ -22,8 +22,9 @@ use millpond_state::{KeyedState, SortedState};
 
 use self::call::{Call, Datum};
 use self::group::{Group, Slot};
-use self::partial::{Partial, Routes, place_prefix};
+use self::partial::{Partial, Routes, place_prefix, selected};
 use self::result::Results;
+use self::sets::{Counts, Set, Touched};
 use super::keys::{Interner, KeyCodec, WARM_KEYS};
 use super::{EpochContext, Operator, StateHandle};
 
@@ -33,10 +34,11 @@ pub struct Aggregate {
     groups: Rc<RefCell<KeyedState<Group>>>,
     /// Group key, call, value → count: for min and max over input that may delete.
     values: Rc<RefCell<SortedState<i64>>>,
-    /// Group key, call, value → count: for DISTINCT.
-    seen: Rc<RefCell<KeyedState<i64>>>,
+    /// Group key, set, value → counts: for DISTINCT.
+    seen: Rc<RefCell<KeyedState<Counts>>>,
     keys: KeyCodec,
     calls: Vec<Call>,
+    sets: Vec<Set>,
     /// Without group columns there is one group, always.
     global: bool,
     schema: SchemaRef,
@@ -47,6 +49,8 @@ struct Gathered {
     groups: Interner,
     rows: Vec<i64>,
     partials: Vec<Partial>,
+    /// One for each of the operator's sets.
+    touched: Vec<Touched>,
 }
 
 impl Gathered {
@@ -64,12 +68,14 @@ impl Aggregate {
         }
         let outputs = schema.fields().iter().skip(group.len());
         let calls = calls.iter().zip(outputs).map(|(call, field)| Call::new(call, input, append_only, field.data_type()));
+        let calls = calls.collect::<Result<Vec<_>>>()?;
         Ok(Aggregate {
             groups: Rc::default(),
             values: Rc::default(),
             seen: Rc::default(),
             keys: KeyCodec::new(input, group)?,
-            calls: calls.collect::<Result<_>>()?,
+            sets: Set::of(&calls, append_only)?,
+            calls,
             global: group.is_empty(),
             schema: SchemaRef::clone(schema),
         })
@@ -89,10 +95,12 @@ impl Aggregate {
             Some(weights) => groups.iter().zip(weights).for_each(|(g, w)| gathered.rows[*g as usize] += w),
             None => groups.iter().for_each(|g| gathered.rows[*g as usize] += 1),
         }
-        for (call, partial) in self.calls.iter().zip(&mut gathered.partials) {
+        for (call, partial) in self.calls.iter().zip(&mut gathered.partials).filter(|(call, _)| !call.distinct()) {
             let argument = call.plan.argument.map(|c| delta.batch.column(c));
-            let filter = call.plan.filter.map(|c| delta.batch.column(c).as_boolean());
-            partial.update(call, &routes, argument, filter)?;
+            partial.take_in(call, &routes, argument, selected(call, &delta.batch).as_ref())?;
+        }
+        for (set, touched) in self.sets.iter().zip(&mut gathered.touched) {
+            set.gather(touched, &delta.batch, &routes, &self.calls)?;
         }
         Ok(())
     }
@@ -108,9 +116,11 @@ impl Aggregate {
     }
 
     fn settle(&self, mut gathered: Gathered, out: &mut Vec<Delta>) -> Result<()> {
-        for (number, (call, partial)) in self.calls.iter().zip(&mut gathered.partials).enumerate() {
-            partial.close(call, number as u16, &gathered.groups, &mut self.seen.borrow_mut())?;
+        for (number, (set, touched)) in self.sets.iter().zip(&gathered.touched).enumerate() {
+            let seen = &mut self.seen.borrow_mut();
+            set.settle(number as u16, touched, &gathered.groups, seen, &self.calls, &mut gathered.partials)?;
         }
+        gathered.partials.iter_mut().for_each(Partial::close);
         let (mut states, mut values) = (self.groups.borrow_mut(), self.values.borrow_mut());
         let mut results = Results::new(&self.keys, &self.calls, &self.schema);
         let (mut place, mut before, mut after) = (Vec::new(), Vec::new(), Vec::new());
@@ -169,7 +179,8 @@ impl Operator for Aggregate {
 
     fn step(&mut self, inputs: Vec<Vec<Delta>>, context: &EpochContext, out: &mut Vec<Delta>) -> Result<()> {
         let partials = self.calls.iter().map(Partial::new).collect();
-        let mut gathered = Gathered { groups: Interner::default(), rows: Vec::new(), partials };
+        let touched = self.sets.iter().map(|_| Touched::default()).collect();
+        let mut gathered = Gathered { groups: Interner::default(), rows: Vec::new(), partials, touched };
         for delta in inputs.iter().flatten().filter(|d| !d.is_empty()) {
             self.gather(delta, &mut gathered)?;
         }

@@ -1,17 +1,16 @@
 //! An epoch's contribution to each touched group, gathered per call in dense columns before state is touched:
 //! the inner loops know the argument's native type, and state is visited once per group and epoch.
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::take;
 use arrow::datatypes::{
     Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_schema::DataType;
 use millpond_common::{Error, Result, SqlState};
-use millpond_state::{KeyedState, SortedState};
+use millpond_state::SortedState;
 
-use super::super::keys::{Interner, RowBytes, normalize};
+use super::super::keys::{RowBytes, normalize};
 use super::call::{Call, Kind};
 use super::float_sum::FloatSum;
 use super::group::Slot;
@@ -25,7 +24,8 @@ pub struct Routes<'a> {
 }
 
 impl Routes<'_> {
-    fn weight(&self, row: usize) -> i64 {
+    /// The weight of a row.
+    pub fn weight(&self, row: usize) -> i64 {
         self.weights.map_or(1, |w| w[row])
     }
 
@@ -57,15 +57,6 @@ pub enum Partial {
     },
     /// Changes of the values kept, to be applied one by one.
     Values(Changes),
-    /// Changes of the set of distinct arguments, which tell `then` what to count.
-    Distinct {
-        /// Arguments with their weights.
-        changes: Changes,
-        /// The arguments themselves, by chunk.
-        arguments: Vec<ArrayRef>,
-        /// Fed with what enters or leaves the set.
-        then: Box<Partial>,
-    },
 }
 
 /// Encoded values with weights, by group.
@@ -115,17 +106,13 @@ impl Changes {
 impl Partial {
     /// Nothing contributed yet.
     pub fn new(call: &Call) -> Self {
-        let plain = match call.kind {
+        match call.kind {
             Kind::Count => Partial::Count(Vec::new()),
             Kind::Exact => Partial::Exact(Vec::new()),
             Kind::Float => Partial::Float(Vec::new()),
             Kind::Extreme => Partial::Extreme { chunks: Vec::new(), best: Vec::new() },
             Kind::Values => Partial::Values(Changes::default()),
-        };
-        if call.distinct() && call.argument.is_some() {
-            return Partial::Distinct { changes: Changes::default(), arguments: Vec::new(), then: Box::new(plain) };
         }
-        plain
     }
 
     /// Makes room for `groups` groups.
@@ -136,22 +123,17 @@ impl Partial {
             Partial::Float(sums) => sums.resize_with(groups, Default::default),
             Partial::Extreme { best, .. } => best.resize(groups, None),
             Partial::Values(_) => {}
-            Partial::Distinct { then, .. } => then.grow(groups),
         }
     }
 
-    /// Takes in a chunk: its argument column, the rows that its FILTER lets through.
-    pub fn update(&mut self, call: &Call, routes: &Routes<'_>, argument: Option<&ArrayRef>, filter: Option<&BooleanArray>) -> Result<()> {
-        let pass = filter.map(|f| f.nulls().map_or_else(|| f.values().clone(), |n| f.values() & n.inner()));
-        let valid = argument.and_then(|a| a.logical_nulls()).map(|n| n.into_inner());
-        let selected = match (pass, valid) {
-            (Some(a), Some(b)) => Some(&a & &b),
-            (a, b) => a.or(b),
-        };
-        self.take_in(call, routes, argument, selected.as_ref())
-    }
-
-    fn take_in(&mut self, call: &Call, routes: &Routes<'_>, argument: Option<&ArrayRef>, selected: Option<&BooleanBuffer>) -> Result<()> {
+    /// Takes in the selected rows of a chunk, with its argument column.
+    pub fn take_in(
+        &mut self,
+        call: &Call,
+        routes: &Routes<'_>,
+        argument: Option<&ArrayRef>,
+        selected: Option<&BooleanBuffer>,
+    ) -> Result<()> {
         let column = || argument.ok_or_else(|| Error::internal("an aggregate lacks its argument"));
         let encoded = |column: &ArrayRef| match &call.codec {
             Some(codec) => RowBytes::new(codec, &[normalize(column)]),
@@ -197,46 +179,15 @@ impl Partial {
                 chunks.push(values);
             }
             Partial::Values(changes) => changes.add(encoded(column()?)?, routes, selected),
-            Partial::Distinct { changes, arguments, .. } => {
-                let column = column()?;
-                changes.add(encoded(column)?, routes, selected);
-                arguments.push(normalize(column));
-            }
         }
         Ok(())
     }
 
-    /// All chunks are in: brings changes in order, and lets distinct arguments pass on what enters or leaves their set.
-    pub fn close(&mut self, call: &Call, number: u16, groups: &Interner, seen: &mut KeyedState<i64>) -> Result<()> {
-        match self {
-            Partial::Values(changes) => changes.consolidate(),
-            Partial::Distinct { changes, arguments, then } => {
-                changes.consolidate();
-                let (mut place, mut moves) = (Vec::new(), Vec::new());
-                for change in &changes.entries {
-                    place_of(&mut place, groups.get(change.group as usize), number, changes.value(change));
-                    let count = seen.get_or_insert_with(&place, || 0);
-                    let before = *count;
-                    *count += change.weight;
-                    let after = *count;
-                    if after == 0 {
-                        seen.remove(&place);
-                    }
-                    if (before > 0) != (after > 0) {
-                        moves.push(Change { weight: if after > 0 { 1 } else { -1 }, ..*change });
-                    }
-                }
-                moves.sort_unstable_by_key(|m| (m.chunk, m.row));
-                for moves in moves.chunk_by(|a, b| a.chunk == b.chunk) {
-                    let rows = UInt32Array::from_iter_values(moves.iter().map(|m| m.row));
-                    let argument = take(&arguments[moves[0].chunk as usize], &rows, None)?;
-                    let (groups, weights): (Vec<_>, Vec<_>) = moves.iter().map(|m| (m.group, m.weight)).unzip();
-                    then.take_in(call, &Routes { groups: &groups, weights: Some(&weights) }, Some(&argument), None)?;
-                }
-            }
-            _ => {}
+    /// All chunks are in: brings changes in order.
+    pub fn close(&mut self) {
+        if let Partial::Values(changes) = self {
+            changes.consolidate();
         }
-        Ok(())
     }
 
     /// Adds the contributions of group `group` to its state; groups come in ascending order.
@@ -274,20 +225,25 @@ impl Partial {
                     changes.done += 1;
                 }
             }
-            (Partial::Distinct { then, .. }, slot) => then.apply(group, slot, values, prefix)?,
             _ => return Err(Error::internal("an aggregate's state is of another kind")),
         }
         Ok(())
     }
 }
 
-/// Where a group's value of call `number` is kept: group keys end where their last column ends, so this is unambiguous.
-fn place_of(place: &mut Vec<u8>, group: &[u8], number: u16, value: &[u8]) {
-    place_prefix(place, group, number);
-    place.extend_from_slice(value);
+/// The rows of a batch that a call sees: its FILTER lets them through, and its argument is not NULL. `None`: all.
+pub fn selected(call: &Call, batch: &RecordBatch) -> Option<BooleanBuffer> {
+    let filter = call.plan.filter.map(|c| batch.column(c).as_boolean());
+    let pass = filter.map(|f| f.nulls().map_or_else(|| f.values().clone(), |n| f.values() & n.inner()));
+    let valid = call.plan.argument.and_then(|c| batch.column(c).logical_nulls()).map(|n| n.into_inner());
+    match (pass, valid) {
+        (Some(a), Some(b)) => Some(&a & &b),
+        (a, b) => a.or(b),
+    }
 }
 
-/// What the places of all values of a group and call start with.
+/// What the places of all values of a group and a call (or a set) start with: group keys end where their last column ends,
+/// so this is unambiguous.
 pub fn place_prefix(place: &mut Vec<u8>, group: &[u8], number: u16) {
     place.clear();
     place.extend_from_slice(group);
