@@ -15,6 +15,7 @@
 //!   `_release`, `_open` (for reading), `_restore`; [`Store::checkpoint_full`] writes every byte;
 //!   [`Store::set_checkpoint_retention`] keeps the last checkpoints; [`fork`] makes a new data directory of one
 //! - [`tables`]: operator state in memory, which freezes what has changed
+//! - [`remote`]: checkpoints on another machine, and back
 //! - [`failpoint`]: places where a crash test ends the process
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -30,6 +31,7 @@ mod options;
 mod poison;
 pub mod read_view;
 mod relation;
+pub mod remote;
 mod rescue;
 mod rocks;
 mod run;

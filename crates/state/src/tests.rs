@@ -10,6 +10,6 @@ mod pending;
 mod sample;
 mod savepoints;
 mod storage;
-mod support;
+pub(crate) mod support;
 mod tables;
 mod tuning;

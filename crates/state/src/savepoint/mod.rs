@@ -8,11 +8,13 @@
 //! - `record`: names, the SAVEPOINT file; `files`: links, copies, lists of files
 //! - `read`: a savepoint open for reading
 //! - `restore`: the live database becomes a savepoint's; a new data directory is made of one
+//! - `unlisted`: savepoints on their way to another machine, and from one
 
 mod files;
 mod read;
 mod record;
 mod restore;
+mod unlisted;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -28,6 +30,7 @@ pub use read::SavepointReader;
 pub use record::{Savepoint, SavepointKind};
 pub(crate) use restore::finish;
 pub use restore::{fork, restore_at_next_open};
+pub(crate) use unlisted::{ARRIVED, Leaving, arrivals, discard_arrivals, is_lost};
 
 use crate::commit::Turn;
 use crate::failpoint::failpoint;

@@ -22,7 +22,7 @@ use crate::failpoint::failpoint;
 use crate::frame::Frame;
 
 /// The decision: a file of the data directory whose body is the savepoint's name.
-const RESTORE: &str = "RESTORE";
+pub(super) const RESTORE: &str = "RESTORE";
 const FRAME: Frame = Frame { magic: b"MPRS", version: 1, what: "the order to restore a savepoint" };
 
 /// Writes down that the next [`Store::open`](crate::Store::open) of this data directory shall continue from a savepoint.

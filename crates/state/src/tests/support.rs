@@ -12,18 +12,18 @@ use millpond_common::{Delta, RelationId, RelationSpec};
 use crate::{Checkpoint, ReadView, Recovered, Scan, Store, StoreOptions};
 
 /// A row (k, v) and how often it is there.
-pub(super) type Rows = BTreeMap<(i64, String), i64>;
+pub(crate) type Rows = BTreeMap<(i64, String), i64>;
 
-pub(super) fn try_open(dir: &Path) -> millpond_common::Result<(Arc<Store>, Recovered)> {
+pub(crate) fn try_open(dir: &Path) -> millpond_common::Result<(Arc<Store>, Recovered)> {
     Store::open(dir, &StoreOptions { memory: 64 << 20, workers: 2, ..StoreOptions::default() })
 }
 
-pub(super) fn open(dir: &Path) -> (Arc<Store>, Recovered) {
+pub(crate) fn open(dir: &Path) -> (Arc<Store>, Recovered) {
     try_open(dir).unwrap()
 }
 
 /// A copy of a directory, as a crash of the process would leave it now.
-pub(super) fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -36,30 +36,30 @@ pub(super) fn copy(from: &Path, to: &Path) {
     }
 }
 
-pub(super) fn schema() -> SchemaRef {
+pub(crate) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("v", DataType::Utf8, true), Field::new("k", DataType::Int64, true)]))
 }
 
 /// Columns (v, k); the key, if there is one, is k: the second column.
-pub(super) fn spec(id: u32, keyed: bool) -> RelationSpec {
+pub(crate) fn spec(id: u32, keyed: bool) -> RelationSpec {
     RelationSpec { id: RelationId(id), schema: schema(), key: keyed.then(|| vec![1]), append_only: false }
 }
 
-pub(super) fn delta(rows: &[(i64, &str, i64)]) -> Delta {
+pub(crate) fn delta(rows: &[(i64, &str, i64)]) -> Delta {
     let v = StringArray::from_iter_values(rows.iter().map(|r| r.1));
     let k = Int64Array::from_iter_values(rows.iter().map(|r| r.0));
     let batch = RecordBatch::try_new(schema(), vec![Arc::new(v), Arc::new(k)]).unwrap();
     Delta::new(batch, Some(Int64Array::from_iter_values(rows.iter().map(|r| r.2))))
 }
 
-pub(super) fn collect(rows: &mut Rows, batch: &RecordBatch) {
+pub(crate) fn collect(rows: &mut Rows, batch: &RecordBatch) {
     let (v, k) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());
     for i in 0..batch.num_rows() {
         *rows.entry((k.value(i), v.value(i).to_owned())).or_default() += 1;
     }
 }
 
-pub(super) fn read(view: &ReadView, relation: u32) -> Rows {
+pub(crate) fn read(view: &ReadView, relation: u32) -> Rows {
     let mut rows = Rows::new();
     for batch in view.scan(RelationId(relation), Scan::default()).unwrap() {
         collect(&mut rows, &batch.unwrap());
@@ -68,12 +68,12 @@ pub(super) fn read(view: &ReadView, relation: u32) -> Rows {
 }
 
 /// The number of rows, read without any column.
-pub(super) fn count(view: &ReadView, relation: u32) -> i64 {
+pub(crate) fn count(view: &ReadView, relation: u32) -> i64 {
     let scan = Scan { projection: Some(vec![]), ..Scan::default() };
     view.scan(RelationId(relation), scan).unwrap().map(|b| b.unwrap().num_rows() as i64).sum()
 }
 
-pub(super) fn lookup(view: &ReadView, relation: u32, keys: &[i64]) -> Rows {
+pub(crate) fn lookup(view: &ReadView, relation: u32, keys: &[i64]) -> Rows {
     let field = Field::new("k", DataType::Int64, true);
     let keys = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![Arc::new(Int64Array::from(keys.to_vec()))]).unwrap();
     let mut rows = Rows::new();
@@ -81,23 +81,23 @@ pub(super) fn lookup(view: &ReadView, relation: u32, keys: &[i64]) -> Rows {
     rows
 }
 
-pub(super) fn lookup_rows(view: &ReadView, relation: u32, rows: &[(i64, &str)]) -> Rows {
+pub(crate) fn lookup_rows(view: &ReadView, relation: u32, rows: &[(i64, &str)]) -> Rows {
     let keys = delta(&rows.iter().map(|(k, v)| (*k, *v, 1)).collect::<Vec<_>>()).batch;
     let mut found = Rows::new();
     collect(&mut found, &view.lookup(RelationId(relation), &keys).unwrap());
     found
 }
 
-pub(super) fn rows(rows: &[(i64, &str, i64)]) -> Rows {
+pub(crate) fn rows(rows: &[(i64, &str, i64)]) -> Rows {
     rows.iter().map(|(k, v, n)| ((*k, (*v).to_owned()), *n)).collect()
 }
 
-pub(super) fn checkpoint(epoch: u64, log_seq: u64) -> Checkpoint {
+pub(crate) fn checkpoint(epoch: u64, log_seq: u64) -> Checkpoint {
     Checkpoint { epoch, log_seq, meta: epoch.to_be_bytes().to_vec(), frozen: vec![] }
 }
 
 /// Numbers that look random and are the same each time.
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(super) u64);
 
 impl Random {
     pub(super) fn below(&mut self, n: u64) -> u64 {

@@ -1,0 +1,138 @@
+//! A store and its remote storage: what is uploaded is a savepoint, and what is restored becomes one, from which the next
+//! start continues.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millpond_common::{Epoch, Error, Result, SqlState};
+
+use super::claim::new_identity;
+use super::uploader::CheckpointCopy;
+use super::{Cancel, RemoteStorage, Restored, Uploader, UploaderOptions, Which};
+use crate::failpoint::failpoint;
+use crate::savepoint::{self, ARRIVED, Leaving};
+use crate::{Recovered, Store, StoreOptions, directory};
+
+/// Says which database a data directory holds: made with the first upload, and restored with the database.
+const IDENTITY: &str = "IDENTITY";
+/// Where a database goes that could not be opened and was restored.
+const DAMAGED: &str = "db.damaged";
+
+impl CheckpointCopy for Leaving {
+    fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Store {
+    /// Uploads the store's checkpoints from now on, until what this returns is dropped.
+    pub fn upload_to(self: &Arc<Self>, storage: Arc<RemoteStorage>, options: UploaderOptions) -> Result<Uploader> {
+        let database = match identity(&self.dir)? {
+            Some(database) => database,
+            None => {
+                let new = new_identity()?;
+                directory::replace_file(&self.dir, IDENTITY, new.as_bytes())?;
+                new
+            }
+        };
+        let store = Arc::downgrade(self);
+        Uploader::start(storage, database, options, move |version| match store.upgrade() {
+            Some(store) => store.savepoint_leaving(version),
+            None => Ok(None),
+        })
+    }
+}
+
+/// Which database a data directory holds, if that was ever asked.
+fn identity(dir: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(dir.join(IDENTITY)) {
+        Ok(identity) => Ok(Some(identity)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A store, open.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<Store>,
+    /// What it knows of the time before.
+    pub recovered: Recovered,
+    /// If its database was lost or damaged: what was restored.
+    pub restored: Option<Restored>,
+}
+
+/// [`Store::open`], but where the data directory has no database, or one that cannot be opened because it is damaged, it
+/// continues from the newest whole checkpoint in the storage: what was done after that checkpoint is lost. A damaged
+/// database is kept as `db.damaged`. The storage is not asked as long as the directory is good. If it is asked and cannot
+/// be reached, that is an error: an empty database would look as if all was lost.
+pub fn open_or_restore(dir: &Path, options: &StoreOptions, storage: &RemoteStorage, cancel: &Cancel) -> Result<Opened> {
+    let mut damage = None;
+    if !savepoint::is_lost(dir)? {
+        match Store::open(dir, options) {
+            Err(error) if is_damage(&error) => damage = Some(error),
+            opened => return finish(opened?, None),
+        }
+    }
+    if storage.list()?.is_empty() {
+        return damage.map_or_else(|| finish(Store::open(dir, options)?, None), Err);
+    }
+    tracing::warn!(
+        damage = damage.as_ref().map(ToString::to_string),
+        storage = storage.url(),
+        "the data directory has no usable database: restoring it"
+    );
+    let restored = restore(dir, storage, cancel)?;
+    tracing::warn!(
+        epoch = restored.epoch,
+        files = restored.files,
+        bytes = restored.bytes,
+        "restored; what was done after this epoch is lost"
+    );
+    finish(Store::open(dir, options)?, Some(restored))
+}
+
+/// Whether a database did not open because of what is, or is not, in its directory.
+fn is_damage(error: &Error) -> bool {
+    let missing = error.detail().is_some_and(|detail| detail.contains("No such file or directory"));
+    error.state() == SqlState::DATA_CORRUPTED || error.state() == SqlState::IO_ERROR && missing
+}
+
+/// A checkpoint arrives as a savepoint, from which the next start is to continue.
+fn restore(dir: &Path, storage: &RemoteStorage, cancel: &Cancel) -> Result<Restored> {
+    let _lock = directory::claim(dir)?;
+    // Before anything is downloaded: if another server still writes there, it is not to go on.
+    let claim = storage.claim(identity(dir)?.as_deref(), cancel)?;
+    let restored = storage.restore(Which::Latest, &savepoint::arrivals(dir)?, cancel)?;
+    directory::replace_file(dir, IDENTITY, claim.database().as_bytes())?;
+    failpoint("remote-arrived");
+    savepoint::restore_at_next_open(dir, ARRIVED)?;
+    let (database, damaged) = (directory::database(dir), dir.join(DAMAGED));
+    if database.try_exists()? {
+        if damaged.try_exists()? {
+            fs::remove_dir_all(&damaged)?;
+        }
+        fs::rename(database, damaged)?;
+        directory::sync(dir)?;
+    }
+    failpoint("remote-ordered");
+    Ok(restored)
+}
+
+fn finish((store, recovered): (Arc<Store>, Recovered), restored: Option<Restored>) -> Result<Opened> {
+    // The files of what has arrived are the live ones now.
+    if let Err(error) = savepoint::discard_arrivals(&store.dir) {
+        tracing::warn!(%error, "the restored checkpoint could not be deleted; the next start does it");
+    }
+    Ok(Opened { store, recovered, restored })
+}
