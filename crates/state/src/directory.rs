@@ -120,10 +120,21 @@ fn check_format(dir: &Path) -> Result<bool> {
     Ok(false)
 }
 
+/// A process that is just ending, or one that another thread of this one is just starting, may hold the lock for a moment.
+fn patiently(try_lock: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
+    for _ in 0..20 {
+        match try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            result => return result,
+        }
+    }
+    try_lock()
+}
+
 fn lock(dir: &Path) -> Result<File> {
     let failed = |e: io::Error| unusable(dir, &e);
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(dir.join(LOCK)).map_err(failed)?;
-    match file.try_lock() {
+    match patiently(|| file.try_lock()) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
