@@ -3,6 +3,7 @@
 
 mod crash;
 mod docs;
+mod savepoints;
 mod scripts;
 mod server;
 mod transactions;

@@ -24,8 +24,14 @@ pub enum Kind {
     Bool,
     /// A whole number.
     Integer,
+    /// A whole number that is not below this one.
+    AtLeast(i64),
     /// A duration: a number with `us`, `ms`, `s`, `min`, `h`, `d`; a bare number is milliseconds.
     Duration,
+    /// A duration above zero.
+    Positive,
+    /// A size: a number with `kB`, `MB`, `GB`; a bare number is bytes.
+    Size,
     /// Any text.
     Text,
     /// One of a few words.
@@ -56,7 +62,35 @@ pub const SETTINGS: &[Setting] = &[
     setting("application_name", "", Kind::Text, Scope::Session, "Name that the client gives itself."),
     setting("background_ddl", "off", Kind::Bool, Scope::Session, "CREATE MATERIALIZED VIEW returns before the view has caught up."),
     setting("bytea_output", "hex", Kind::OneOf(&["hex"]), Scope::Session, "Output format of bytea."),
-    setting("checkpoint_interval", "1s", Kind::Duration, Scope::System, "Time between checkpoints."),
+    setting("checkpoint_interval", "1s", Kind::Positive, Scope::System, "Time between the barriers of two checkpoints."),
+    setting(
+        "checkpoint_max_concurrent",
+        "1",
+        Kind::AtLeast(1),
+        Scope::System,
+        "Checkpoints that may be on their way at once; they are committed in order.",
+    ),
+    setting(
+        "checkpoint_min_pause",
+        "0",
+        Kind::Duration,
+        Scope::System,
+        "Least time between a checkpoint's end and the next one's barrier.",
+    ),
+    setting(
+        "checkpoint_timeout",
+        "10min",
+        Kind::Positive,
+        Scope::System,
+        "A checkpoint whose state is not collected after this time has failed; the next one contains what it would have written.",
+    ),
+    setting(
+        "checkpoint_tolerable_failures",
+        "-1",
+        Kind::AtLeast(-1),
+        Scope::System,
+        "Checkpoints in a row that may fail before the server stops; -1 = any number. A failed write or sync always stops it.",
+    ),
     setting(
         "client_encoding",
         "UTF8",
@@ -87,6 +121,7 @@ pub const SETTINGS: &[Setting] = &[
         "Isolation of new transactions.",
     ),
     setting("default_transaction_read_only", "off", Kind::Bool, Scope::Session, "Whether new transactions are read-only."),
+    setting("enable_fault_injection", "off", Kind::Bool, Scope::System, "Whether millpond_fail_after() exists and fails."),
     setting("extra_float_digits", "1", Kind::Integer, Scope::Session, "Accepted for clients; floats are always printed exactly."),
     setting(
         "idle_in_transaction_session_timeout",
@@ -98,6 +133,52 @@ pub const SETTINGS: &[Setting] = &[
     setting("integer_datetimes", "on", Kind::Bool, Scope::ReadOnly, "Timestamps are 64-bit integers."),
     setting("intervalstyle", "postgres", Kind::OneOf(&["postgres"]), Scope::Session, "Output format of intervals."),
     setting("lock_timeout", "0", Kind::Duration, Scope::Session, "Longest wait for a row lock; 0 = no limit."),
+    setting(
+        "restart_attempts",
+        "3",
+        Kind::AtLeast(0),
+        Scope::System,
+        "fixed-delay: restarts of a job until a checkpoint finds it running again.",
+    ),
+    setting("restart_backoff_initial", "1s", Kind::Positive, Scope::System, "exponential-delay: wait before the first restart."),
+    setting("restart_backoff_max", "1min", Kind::Positive, Scope::System, "exponential-delay: longest wait."),
+    setting("restart_backoff_multiplier", "2", Kind::AtLeast(1), Scope::System, "exponential-delay: by how much each wait is longer."),
+    setting(
+        "restart_backoff_reset",
+        "10min",
+        Kind::Positive,
+        Scope::System,
+        "exponential-delay: after this time without failure the wait is short again.",
+    ),
+    setting("restart_delay", "5s", Kind::Duration, Scope::System, "fixed-delay, failure-rate: wait before a restart."),
+    setting(
+        "restart_failure_rate_interval",
+        "1min",
+        Kind::Positive,
+        Scope::System,
+        "failure-rate: the time in which failures are counted.",
+    ),
+    setting(
+        "restart_failure_rate_max",
+        "3",
+        Kind::AtLeast(0),
+        Scope::System,
+        "failure-rate: failures in that time after which a job still restarts.",
+    ),
+    setting(
+        "restart_log_bytes_max",
+        "64MB",
+        Kind::Size,
+        Scope::System,
+        "Changes of its inputs that are kept for a job that waits for its restart; beyond, the restart fills it anew.",
+    ),
+    setting(
+        "restart_strategy",
+        "fixed-delay",
+        Kind::OneOf(&["fixed-delay", "failure-rate", "exponential-delay", "none"]),
+        Scope::System,
+        "How jobs are restarted after a failure that is not one of the data.",
+    ),
     setting("search_path", "\"$user\", public", Kind::Text, Scope::Session, "Schemas searched for unqualified names."),
     setting("server_encoding", "UTF8", Kind::Text, Scope::ReadOnly, "Server's character set."),
     setting("server_version", "15.0", Kind::Text, Scope::ReadOnly, "PostgreSQL version whose protocol and dialect are spoken."),
@@ -120,6 +201,29 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("transaction_rows_max", "10000000", Kind::Integer, Scope::System, "Most rows that one transaction may change."),
 ];
+
+/// The settings of the server that a materialized view may have for itself.
+pub const VIEW_OPTIONS: &[&str] = &[
+    "restart_strategy",
+    "restart_attempts",
+    "restart_delay",
+    "restart_failure_rate_max",
+    "restart_failure_rate_interval",
+    "restart_backoff_initial",
+    "restart_backoff_max",
+    "restart_backoff_multiplier",
+    "restart_backoff_reset",
+    "restart_log_bytes_max",
+];
+
+/// Fails if materialized views have no such option.
+pub fn check_view_option(name: &str) -> Result<()> {
+    if VIEW_OPTIONS.contains(&name) {
+        return Ok(());
+    }
+    Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("unrecognized option \"{name}\" of a materialized view"))
+        .with_hint(format!("The options are: {}.", VIEW_OPTIONS.join(", "))))
+}
 
 /// Finds a setting; names are case-insensitive.
 pub fn find(name: &str) -> Result<&'static Setting> {
@@ -158,7 +262,18 @@ impl Settings {
                 _ => return Err(invalid().with_hint("Use on or off.")),
             },
             Kind::Integer => value.trim().parse::<i64>().map_err(|_| invalid().with_hint("Use a whole number."))?.to_string(),
-            Kind::Duration => {
+            Kind::AtLeast(least) => match value.trim().parse::<i64>() {
+                Ok(number) if number >= least => number.to_string(),
+                _ => return Err(invalid().with_hint(format!("Use a whole number, at least {least}."))),
+            },
+            Kind::Size => {
+                parse_size(value).ok_or_else(|| invalid().with_hint("Use a number with a unit: B, kB, MB, GB."))?;
+                value.trim().to_string()
+            }
+            Kind::Positive if parse_duration(value).is_some_and(|d| d.is_zero()) => {
+                return Err(invalid().with_hint("Use a time above zero."));
+            }
+            Kind::Duration | Kind::Positive => {
                 parse_duration(value).ok_or_else(|| invalid().with_hint("Use a number with a unit: us, ms, s, min, h, d."))?;
                 value.trim().to_string()
             }
@@ -186,6 +301,28 @@ impl Settings {
     /// A whole-number setting.
     pub fn integer(&self, name: &str) -> i64 {
         self.get(name).ok().and_then(|v| v.parse().ok()).unwrap_or(0)
+    }
+
+    /// A size setting, in bytes.
+    pub fn size(&self, name: &str) -> u64 {
+        self.get(name).ok().and_then(|v| parse_size(&v)).unwrap_or(0)
+    }
+
+    /// These settings where they were set explicitly, the others as in `base`.
+    pub fn over(&self, base: &Settings) -> Settings {
+        let mut both = base.clone();
+        both.set.extend(self.set.iter().map(|(name, value)| (*name, value.clone())));
+        both
+    }
+
+    /// Options of a materialized view: settings that a view may have for itself.
+    pub fn of_view(options: &BTreeMap<String, String>) -> Result<Settings> {
+        let mut settings = Settings::default();
+        for (name, value) in options {
+            check_view_option(name)?;
+            settings.set(name, Some(value))?;
+        }
+        Ok(settings)
     }
 
     /// What was set explicitly, by name.
@@ -249,5 +386,23 @@ mod tests {
         assert!(s.set("consistency", Some("never")).is_err());
         assert!(s.set("no_such", Some("x")).is_err());
         assert!(SETTINGS.is_sorted_by_key(|s| s.name));
+        for (name, value) in [("checkpoint_interval", "0"), ("checkpoint_max_concurrent", "0"), ("restart_log_bytes_max", "much")] {
+            let error = s.set(name, Some(value)).err();
+            assert_eq!(error.as_ref().map(|e| (e.state(), e.hint().is_some())), Some((SqlState::INVALID_PARAMETER_VALUE, true)), "{name}");
+        }
+        let mut defaults = Settings::default();
+        assert!(SETTINGS.iter().all(|s| s.default.is_empty() || defaults.set(s.name, Some(s.default)).is_ok()), "defaults are valid");
+    }
+
+    #[test]
+    fn options_of_a_view_go_over_the_servers() {
+        let options = BTreeMap::from([("restart_delay".to_string(), "1ms".to_string())]);
+        let view = Settings::of_view(&options).unwrap_or_default();
+        let mut server = Settings::default();
+        assert!(server.set("restart_delay", Some("7s")).is_ok() && server.set("restart_attempts", Some("9")).is_ok());
+        let both = view.over(&server);
+        assert_eq!((both.duration("restart_delay"), both.integer("restart_attempts")), (Some(Duration::from_millis(1)), 9));
+        let unknown = Settings::of_view(&BTreeMap::from([("timezone".to_string(), "UTC".to_string())]));
+        assert_eq!(unknown.err().map(|e| e.state()), Some(SqlState::INVALID_PARAMETER_VALUE));
     }
 }

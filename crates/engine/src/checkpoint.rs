@@ -26,7 +26,7 @@ pub(crate) struct JobMeta {
     pub id: JobId,
     /// Its backfill has ended: a restart continues it. Otherwise a restart begins it anew.
     pub level: bool,
-    /// It has failed, with this error's message.
+    /// It has failed, with this [`error_text`].
     pub failed: Option<String>,
     /// Where it goes on reading each of its sources.
     pub positions: Vec<(RelationId, Position)>,
@@ -57,6 +57,17 @@ impl Meta {
     pub fn job(&self, id: JobId) -> Option<&JobMeta> {
         self.jobs.iter().find(|j| j.id == id)
     }
+}
+
+/// What is kept of the error of a job that has failed: its message, and in the next line its detail.
+pub(crate) fn error_text(error: &Error) -> String {
+    error.detail().map_or_else(|| error.message().to_string(), |detail| format!("{}\n{detail}", error.message()))
+}
+
+/// The error again.
+pub(crate) fn error_of_text(text: &str) -> Error {
+    let of = |message: &str| Error::new(millpond_common::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message);
+    text.split_once('\n').map_or_else(|| of(text), |(message, detail)| of(message).with_detail(detail))
 }
 
 /// A checkpoint on its way to disk.

@@ -3,11 +3,13 @@
 //!
 //! A barrier is made when fewer than [`EPOCHS_IN_FLIGHT_MAX`] epochs are on their way and there is input, not sooner
 //! than [`EPOCH_INTERVAL_MIN`] after the last one; at saturation epochs grow with what the readers have decoded
-//! meanwhile. Statements that change the set of jobs run between epochs, when none is on its way.
+//! meanwhile. Statements that change the set of jobs run between epochs, when none is on its way; so do restarts.
 
+mod checkpoints;
 mod epoch;
 mod jobs;
 mod readers;
+mod recover;
 mod settle;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,17 +18,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use millpond_common::settings::Settings;
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId, RelationSpec, Result};
+use millpond_connect::Position;
 use millpond_state::{FrozenTable, Store};
 use tokio::sync::{oneshot, watch};
 
-use crate::checkpoint::{Committed, Frozen};
+use crate::checkpoint::{Committed, Frozen, JobMeta};
 use crate::dataflow::Workers;
 use crate::handle::Shared;
 use crate::job::{CheckpointInfo, JobHandle, JobProgress, JobSpec, JobState, SourceSpec};
 use crate::log::Changes;
 use crate::messages::Report;
 use crate::pipeline::Edges;
+use crate::restart::History;
 use crate::source::SourceReader;
 
 /// Epochs between barrier and completion.
@@ -69,7 +74,12 @@ pub(crate) enum Control {
     Checkpoint(oneshot::Sender<Result<CheckpointInfo>>),
     /// Answered when all that was written or read before it is visible.
     Flush(oneshot::Sender<Result<()>>),
-    CheckpointInterval(Duration),
+    /// The server's settings have changed.
+    Settings(Box<Settings>),
+    /// A view's own settings have changed.
+    JobOptions(JobId, Box<Settings>),
+    /// A job and those that read from it begin anew.
+    RestartJob(JobId, oneshot::Sender<Result<JobHandle>>),
     /// Final checkpoint, then the end.
     Shutdown(oneshot::Sender<Result<()>>),
 }
@@ -87,6 +97,8 @@ struct Job {
     state: JobState,
     progress: watch::Sender<JobProgress>,
     rows_total: Option<u64>,
+    /// The numbers of its state tables.
+    tables: std::ops::Range<u32>,
     /// Rows that backfills have read, by worker, and on how many workers they have ended.
     rows_done: Vec<u64>,
     /// Rows that its sources' readers gave it until it was level.
@@ -96,6 +108,38 @@ struct Job {
     attached: bool,
     /// The epoch by which all its new sources have caught up, once known.
     sources_level: Option<Epoch>,
+    /// Settings that its view has for itself.
+    options: Settings,
+    /// Where the newest checkpoint that holds its state found it.
+    saved: Option<Saved>,
+    /// It began without state, and has not been level since.
+    fresh: bool,
+    /// It has never been level.
+    creating: bool,
+    history: History,
+    /// It has failed and waits for its restart.
+    recovery: Option<Recovery>,
+    /// Changes of its inputs since it was saved, as far as it has missed them, and the epoch up to which these are all.
+    held: Vec<(RelationId, Delta)>,
+    held_until: Epoch,
+    /// The same: input of its next epoch.
+    replay: Vec<(RelationId, Delta)>,
+}
+
+/// From where a job can go on.
+#[derive(Clone)]
+struct Saved {
+    epoch: Epoch,
+    positions: Vec<(RelationId, Position)>,
+}
+
+/// What is kept of a failed job until its restart.
+#[derive(Default)]
+struct Recovery {
+    /// Not before this time; `None`: when those that it reads from run again.
+    next_try: Option<(Instant, SystemTime)>,
+    /// Begin anew, even where there is something to go on from.
+    anew: bool,
 }
 
 impl Job {
@@ -119,10 +163,14 @@ struct InFlight {
 struct Barrier {
     started: Instant,
     started_at: SystemTime,
-    meta: Vec<u8>,
+    jobs: Vec<JobMeta>,
+    /// Jobs that could go on from this checkpoint.
+    resumable: Vec<JobId>,
     tables: Vec<FrozenTable>,
     waiting: usize,
     stall: Duration,
+    /// It took too long: what it has collected belongs to the next one.
+    abandoned: bool,
 }
 
 pub(crate) struct Clock {
@@ -138,8 +186,8 @@ pub(crate) struct Clock {
     epoch: Epoch,
     log_seq: u64,
     in_flight: VecDeque<InFlight>,
-    /// A complete epoch whose checkpoint still waits for state.
-    collecting: Option<InFlight>,
+    /// Complete epochs whose checkpoint still waits for state.
+    collecting: VecDeque<InFlight>,
     last_barrier: Instant,
     /// Durable transactions that no epoch holds yet.
     transactions: Vec<(u64, Changes)>,
@@ -154,9 +202,16 @@ pub(crate) struct Clock {
 
     control: VecDeque<Control>,
     flushes: Vec<(Option<Epoch>, oneshot::Sender<Result<()>>)>,
-    checkpoint_interval: Duration,
+    settings: Settings,
     last_checkpoint: Instant,
-    committing: bool,
+    /// When a checkpoint ended last.
+    last_commit: Option<Instant>,
+    /// Checkpoints at the committer.
+    committing: usize,
+    /// Checkpoints in a row that have failed.
+    failures: u64,
+    /// What abandoned checkpoints have collected.
+    carried: Vec<FrozenTable>,
     /// Something has happened since the last checkpoint's barrier.
     dirty: bool,
     /// A view has become level: until a checkpoint says so, a crash would fill it again.
@@ -180,7 +235,7 @@ pub(crate) struct ClockStart {
     pub memory: u64,
     pub epoch: Epoch,
     pub log_seq: u64,
-    pub checkpoint_interval: Duration,
+    pub settings: Settings,
 }
 
 impl Clock {
@@ -197,7 +252,7 @@ impl Clock {
             epoch: start.epoch,
             log_seq: start.log_seq,
             in_flight: VecDeque::new(),
-            collecting: None,
+            collecting: VecDeque::new(),
             last_barrier: Instant::now(),
             transactions: Vec::new(),
             tables: BTreeMap::new(),
@@ -209,9 +264,12 @@ impl Clock {
             next_worker: 0,
             control: VecDeque::new(),
             flushes: Vec::new(),
-            checkpoint_interval: start.checkpoint_interval,
+            settings: start.settings,
             last_checkpoint: Instant::now(),
-            committing: false,
+            last_commit: None,
+            committing: 0,
+            failures: 0,
+            carried: Vec::new(),
             dirty: false,
             checkpoint_soon: false,
             checkpoint_wanted: Vec::new(),
@@ -271,9 +329,9 @@ impl Clock {
             || (!self.is_memory_tight() && self.readers.iter().any(|r| r.has_input() && self.may_take(r)))
     }
 
-    /// A backfilling job reads on in every epoch, even where nothing else happens.
+    /// A job that is not level yet reads on in every epoch, even where nothing else happens.
     fn wants_epoch(&self, job: &Job) -> bool {
-        matches!(job.state, JobState::Backfilling) && job.workers_done < self.workers.count()
+        matches!(job.state, JobState::Backfilling | JobState::Restarting(_)) && job.workers_done < self.workers.count()
     }
 
     /// No more source rows until a checkpoint has made room.
@@ -281,26 +339,12 @@ impl Clock {
         self.store.stats().overlay_bytes > self.memory / 2
     }
 
-    fn checkpoint_due(&self) -> bool {
-        if self.committing || self.collecting.is_some() || self.in_flight.iter().any(|f| f.checkpoint.is_some()) {
-            return false;
-        }
-        let wanted = self.checkpoint_soon || !self.checkpoint_wanted.is_empty() || self.shutdown.is_some();
-        wanted || (self.dirty && (self.last_checkpoint.elapsed() >= self.checkpoint_interval || self.is_memory_tight()))
-    }
-
     /// How long nothing can become due; `None`: until an event comes.
     fn time_to_wait(&self) -> Option<Duration> {
         let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
         let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
-        let checkpoint = (self.dirty && !self.committing && self.collecting.is_none() && room).then(|| match self.checkpoint_soon {
-            true => Duration::from_millis(1),
-            false => self.checkpoint_interval.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1)),
-        });
-        match (epoch, checkpoint) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let checkpoint = self.time_to_checkpoint().filter(|_| room);
+        [epoch, checkpoint, self.time_to_timeout(), self.time_to_restart()].into_iter().flatten().min()
     }
 
     /// Does all that is due.
@@ -308,9 +352,10 @@ impl Clock {
         if self.poisoned.is_some() {
             return;
         }
+        self.abandon_checkpoints();
         // Statements wait for the epochs on their way, and later epochs for the statements.
         while let Some(next) = self.control.front() {
-            let between_epochs = matches!(next, Control::CreateJob { .. } | Control::Drop { .. });
+            let between_epochs = matches!(next, Control::CreateJob { .. } | Control::Drop { .. } | Control::RestartJob(..));
             if between_epochs && !self.in_flight.is_empty() {
                 return;
             }
@@ -319,6 +364,9 @@ impl Clock {
             }
         }
         if self.shutdown.is_some() && !self.dirty && self.checkpoint_wanted.is_empty() {
+            return;
+        }
+        if !self.recover() {
             return;
         }
         let checkpoint = self.checkpoint_due();
@@ -330,8 +378,8 @@ impl Clock {
     }
 
     fn is_over(&self) -> bool {
-        self.poisoned.is_some()
-            || (self.shutdown.is_some() && !self.dirty && !self.committing && self.collecting.is_none() && self.in_flight.is_empty())
+        let idle = !self.dirty && self.committing == 0 && self.collecting.is_empty() && self.in_flight.is_empty();
+        self.poisoned.is_some() || (self.shutdown.is_some() && idle)
     }
 
     /// Storage cannot be trusted any more: the last checkpoint and the log are intact, so stop here.

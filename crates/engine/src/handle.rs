@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
+use millpond_common::settings::Settings;
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId, RelationSpec, Result, SqlState};
 use millpond_plan::StreamPlan;
 use millpond_state::{Recovered, Savepoint, SavepointKind, Store};
@@ -29,8 +30,8 @@ pub struct EngineConfig {
     pub workers: usize,
     /// The server's memory budget in bytes.
     pub memory: u64,
-    /// Time between checkpoints.
-    pub checkpoint_interval: Duration,
+    /// The server's settings.
+    pub settings: Settings,
 }
 
 /// Figures that clock and workers leave for readers.
@@ -157,7 +158,7 @@ impl Engine {
             memory: config.memory,
             epoch: recovered.epoch,
             log_seq: recovered.log_tail.first().map_or(0, |(seq, _)| seq.saturating_sub(1)),
-            checkpoint_interval: config.checkpoint_interval,
+            settings: config.settings,
         });
         let engine = Engine { store, events, log, shared };
         tables.into_iter().try_for_each(|t| engine.control(Control::CreateTable(t)))?;
@@ -166,7 +167,7 @@ impl Engine {
         // Level jobs first: those that begin anew catch up with them.
         let (level, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| meta.job(j.id).is_some_and(|m| m.level));
         for spec in level.into_iter().chain(anew) {
-            let known = meta.job(spec.id).filter(|j| j.level);
+            let known = meta.job(spec.id).filter(|j| j.level || j.failed.is_some());
             let restored = known.map(|j| Box::new(RestoredJob { positions: j.positions.clone(), failed: j.failed.clone() }));
             let (reply, answer) = oneshot::channel();
             engine.control(Control::CreateJob { spec: Box::new(spec), restored, reply })?;
@@ -284,9 +285,19 @@ impl Engine {
         done.map_err(|e| Error::internal(format!("storage's answer is lost: {e}")))?
     }
 
-    /// Changes the time between checkpoints.
-    pub fn set_checkpoint_interval(&self, interval: Duration) -> Result<()> {
-        self.control(Control::CheckpointInterval(interval))
+    /// The server's settings have changed: they are in effect from now on.
+    pub fn set_settings(&self, settings: Settings) -> Result<()> {
+        self.control(Control::Settings(Box::new(settings)))
+    }
+
+    /// A view's own settings have changed.
+    pub fn set_job_options(&self, job: JobId, options: Settings) -> Result<()> {
+        self.control(Control::JobOptions(job, Box::new(options)))
+    }
+
+    /// Empties a view and all that read from it, and fills them anew.
+    pub async fn restart_job(&self, job: JobId) -> Result<JobHandle> {
+        self.ask(|reply| Control::RestartJob(job, reply)).await
     }
 
     /// Final checkpoint, then the end of all threads.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arrow_schema::SchemaRef;
+use millpond_common::settings::Settings;
 use millpond_common::{Epoch, Error, JobId, RelationId, RelationSpec};
 use millpond_connect::FormatSpec;
 use millpond_plan::StreamPlan;
@@ -23,6 +24,8 @@ pub struct JobSpec {
     pub plan: StreamPlan,
     /// The number of its first state table; the others follow, in the order of nodes and their tables.
     pub first_state_table: u32,
+    /// Settings of the server that the view has for itself.
+    pub options: Settings,
 }
 
 /// A source as declared.
@@ -47,6 +50,8 @@ pub enum JobState {
     Backfilling,
     /// Level with its inputs.
     Running,
+    /// Failed, and on its way back: it waits, or goes on from the last checkpoint and is not level yet.
+    Restarting(Error),
     /// Stopped by an error.
     Failed(Error),
 }
@@ -57,7 +62,16 @@ impl JobState {
         match self {
             JobState::Backfilling => "BACKFILLING",
             JobState::Running => "RUNNING",
+            JobState::Restarting(_) => "RESTARTING",
             JobState::Failed(_) => "FAILED",
+        }
+    }
+
+    /// Why it does not run.
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            JobState::Restarting(error) | JobState::Failed(error) => Some(error),
+            JobState::Backfilling | JobState::Running => None,
         }
     }
 }
@@ -75,7 +89,7 @@ pub struct JobProgress {
 
 /// A running `create_job`.
 pub struct JobHandle {
-    /// Changes until the state is not `Backfilling` any more.
+    /// Changes until the state is `Running` or `Failed`.
     pub progress: tokio::sync::watch::Receiver<JobProgress>,
 }
 
@@ -90,6 +104,11 @@ pub struct JobInfo {
     pub rows_done: u64,
     pub rows_total: Option<u64>,
     pub epoch: Epoch,
+    /// It has never been level yet, as far as this server's run knows.
+    pub creating: bool,
+    /// Restarts since a checkpoint found it running.
+    pub attempts: u64,
+    pub next_try: Option<SystemTime>,
     pub input_rows: u64,
     pub output_rows: u64,
 }

@@ -5,6 +5,7 @@
 //! - `source.rs`: readers of sources, decoding ahead on their own threads
 //! - `clock.rs`: makes the barriers: which rows, which transactions, which jobs make up an epoch
 //! - `pipeline.rs`: which jobs are connected and therefore step together
+//! - `restart.rs`: restart strategies: whether a failed job is tried again, and when
 //! - `dataflow/`: jobs as timely dataflows on worker threads; nothing else names timely
 //! - [`operators`]: the incremental operators, one a file
 //! - `checkpoint.rs`: the committer thread, and what a checkpoint records of the engine
@@ -21,6 +22,7 @@ mod log;
 mod messages;
 pub mod operators;
 mod pipeline;
+mod restart;
 mod source;
 
 pub use consolidate::consolidate;

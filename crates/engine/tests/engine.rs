@@ -1,85 +1,15 @@
 //! The engine over a real store, with plans made by hand: tables, views over views, backfill, checkpoints, restarts.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+mod common;
 
-use arrow::array::{AsArray, Int64Array, RecordBatch};
-use arrow::datatypes::Int64Type;
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow::array::Int64Array;
+use common::{create, insert, read, rows, start, view};
 use datafusion::prelude::{col, lit};
-use millpond_common::{Delta, JobId, RelationId, RelationSpec};
-use millpond_engine::{Engine, EngineConfig, JobSpec, JobState};
-use millpond_plan::{Node, Operator, PlanExpr, StreamPlan};
-use millpond_state::{Scan, Store, StoreOptions};
-
-fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, false), Field::new("v", DataType::Int64, true)]))
-}
-
-fn table() -> RelationSpec {
-    RelationSpec { id: RelationId(1), schema: schema(), key: Some(vec![0]), append_only: false }
-}
-
-fn rows(rows: &[(i64, i64)]) -> RecordBatch {
-    let column = |f: &dyn Fn(&(i64, i64)) -> i64| Arc::new(Int64Array::from_iter_values(rows.iter().map(f)));
-    RecordBatch::try_new(schema(), vec![column(&|r| r.0), column(&|r| r.1)]).unwrap()
-}
-
-fn node(operator: Operator, inputs: Vec<usize>) -> Node {
-    Node { operator, inputs, schema: schema(), append_only: false }
-}
-
-/// Rows of `input` with v above `limit`, v doubled.
-fn view(id: u32, input: u32, limit: i64) -> JobSpec {
-    let nodes = vec![
-        node(Operator::Scan { relation: RelationId(input), projection: vec![0, 1] }, vec![]),
-        node(Operator::Filter { predicate: PlanExpr(col("c1").gt(lit(limit))) }, vec![0]),
-        node(Operator::Project { exprs: vec![PlanExpr(col("c0")), PlanExpr(col("c1") + col("c1"))] }, vec![1]),
-        node(Operator::Distinct, vec![2]),
-    ];
-    JobSpec {
-        id: JobId(id),
-        name: format!("v{id}"),
-        output: RelationSpec { id: RelationId(id), schema: schema(), key: Some(vec![0]), append_only: false },
-        plan: StreamPlan { nodes, key: Some(vec![0]), append_only: false },
-        first_state_table: id * 100,
-    }
-}
-
-fn open(dir: &Path, workers: usize, jobs: Vec<JobSpec>) -> Engine {
-    let (store, recovered) = Store::open(dir, &StoreOptions { memory: 1 << 28, workers, ..StoreOptions::default() }).unwrap();
-    let config = EngineConfig { workers, memory: 1 << 28, checkpoint_interval: Duration::from_millis(50) };
-    Engine::start(config, store, &recovered, vec![table()], vec![], jobs).unwrap()
-}
-
-async fn start(dir: &Path, workers: usize, jobs: Vec<JobSpec>) -> Engine {
-    let dir = dir.to_path_buf();
-    tokio::task::spawn_blocking(move || open(&dir, workers, jobs)).await.unwrap()
-}
-
-fn read(engine: &Engine, id: u32) -> Vec<(i64, i64)> {
-    let mut found = Vec::new();
-    for batch in engine.store().read_view().scan(RelationId(id), Scan { projection: None, vnodes: 0..256 }).unwrap() {
-        let batch = batch.unwrap();
-        let column = |i: usize| batch.column(i).as_primitive::<Int64Type>().clone();
-        found.extend(column(0).values().iter().copied().zip(column(1).values().iter().copied()));
-    }
-    found.sort_unstable();
-    found
-}
-
-async fn insert(engine: &Engine, list: &[(i64, i64)]) {
-    let seq = engine.commit_transaction(vec![(RelationId(1), Delta::insert(rows(list)))]).await.unwrap();
-    engine.wait_visible(seq).await.unwrap();
-}
-
-async fn create(engine: &Engine, spec: JobSpec) {
-    let mut progress = engine.create_job(spec).await.unwrap().progress;
-    let done = progress.wait_for(|p| !matches!(p.state, JobState::Backfilling)).await.unwrap().clone();
-    assert!(matches!(done.state, JobState::Running), "{done:?}");
-}
+use millpond_common::{Delta, JobId, RelationId};
+use millpond_engine::JobState;
+use millpond_plan::{Operator, PlanExpr};
+use millpond_state::Scan;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn views_over_views_follow_their_tables_across_restarts() {

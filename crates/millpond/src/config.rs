@@ -24,6 +24,18 @@ pub enum Command {
     Serve(Options),
     /// Run the server with the demo pipeline and show a view as it changes.
     Demo(Options),
+    /// Make a second database directory of a savepoint, by hard links where the file system has them.
+    Fork {
+        /// Directory that holds the database; its server may be running.
+        #[arg(long, env = "MILLPOND_DATA_DIR", value_name = "DIR", default_value = "./millpond-data")]
+        data_dir: PathBuf,
+        /// The savepoint.
+        #[arg(long, value_name = "NAME")]
+        savepoint: String,
+        /// The new directory; it must not exist, or be empty.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
 }
 
 /// Settings of the server as given; what is missing comes from the file or the defaults.
@@ -49,6 +61,10 @@ pub struct Options {
     #[arg(long, env = "MILLPOND_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// Savepoint to continue from: it takes the place of what the database is now, which is lost unless it has a savepoint, too.
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip)]
+    pub from_savepoint: Option<String>,
     /// SQL to run once, when the database is new.
     #[arg(long, env = "MILLPOND_INIT", value_name = "FILE.sql")]
     pub init: Option<PathBuf>,
@@ -73,6 +89,8 @@ pub struct Config {
     pub parallelism: usize,
     /// Memory budget in bytes.
     pub memory: u64,
+    /// Savepoint to continue from.
+    pub from_savepoint: Option<String>,
     /// SQL to run once.
     pub init: Option<PathBuf>,
     /// Log filter.
@@ -121,6 +139,7 @@ impl Options {
             http_listen: address(self.http_listen.or(file.http_listen), 5480),
             parallelism,
             memory,
+            from_savepoint: self.from_savepoint,
             init: self.init.or(file.init),
             log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
             log_json,

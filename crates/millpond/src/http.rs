@@ -33,7 +33,8 @@ fn render(engine: &Engine, handle: &PrometheusHandle) -> String {
         gauge!("millpond_job_input_rows", "view" => view.clone()).set(job.input_rows as f64);
         gauge!("millpond_job_output_rows", "view" => view.clone()).set(job.output_rows as f64);
         let failed = f64::from(u8::from(job.state.name() == "FAILED"));
-        gauge!("millpond_job_failed", "view" => view).set(failed);
+        gauge!("millpond_job_failed", "view" => view.clone()).set(failed);
+        gauge!("millpond_job_restarts", "view" => view).set(job.attempts as f64);
     }
     for source in engine.sources() {
         gauge!("millpond_source_rows", "source" => source.name.clone()).set(source.rows_read as f64);

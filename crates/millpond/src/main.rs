@@ -12,6 +12,7 @@ mod demo;
 mod http;
 mod server;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -55,8 +56,19 @@ fn main() -> ExitCode {
     let (options, demo) = match cli.command {
         Command::Serve(options) => (options, false),
         Command::Demo(options) => (options, true),
+        Command::Fork { data_dir, savepoint, to } => return end(fork(&data_dir, &savepoint, &to)),
     };
     let result = configure(options, demo).map_err(|e| Fatal(Exit::Usage, e)).and_then(|config| run(&config, demo));
+    end(result)
+}
+
+fn fork(data_dir: &Path, savepoint: &str, to: &Path) -> Result<(), Fatal> {
+    millpond_state::fork(data_dir, savepoint, to).map_err(|e| Fatal(Exit::Directory, e))?;
+    println!("made {} of savepoint \"{savepoint}\": millpond serve --data-dir {0}", to.display());
+    Ok(())
+}
+
+fn end(result: Result<(), Fatal>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Fatal(exit, error)) => {

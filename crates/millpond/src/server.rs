@@ -17,12 +17,31 @@ use crate::adapter::Adapter;
 use crate::config::Config;
 use crate::{Exit, Fatal, demo, http};
 
-/// Runs the server until a signal ends it or storage fails.
+/// Runs the server until a signal ends it or storage fails. When a savepoint is restored it begins again, on the same port.
 pub async fn run(config: &Config, demo: bool) -> Result<(), Fatal> {
+    let mut config = config.clone();
+    if let Some(name) = config.from_savepoint.take() {
+        millpond_state::restore_at_next_open(&config.data_dir, &name).map_err(|e| Fatal(exit_of(&e), e))?;
+    }
+    while let Next::Again(listen, http_listen) = serve(&config, demo).await? {
+        (config.listen, config.http_listen) = (listen, http_listen);
+    }
+    Ok(())
+}
+
+/// What follows when a server has ended in good order.
+enum Next {
+    End,
+    /// A server on the same addresses.
+    Again(SocketAddr, SocketAddr),
+}
+
+async fn serve(config: &Config, demo: bool) -> Result<Next, Fatal> {
     let started = Instant::now();
     let listener = listen(config.listen, "--listen").await?;
     let http_listener = listen(config.http_listen, "--http-listen").await?;
     let address = listener.local_addr().map_err(Error::from)?;
+    let http_address = http_listener.local_addr().map_err(Error::from)?;
     let options = DatabaseOptions { directory: config.data_dir.clone(), workers: config.parallelism, memory: config.memory };
     let opened = tokio::task::spawn_blocking(move || Database::open(&options)).await;
     let opened = opened.map_err(|e| Error::internal(format!("opening the database ended early: {e}")))?;
@@ -49,16 +68,17 @@ pub async fn run(config: &Config, demo: bool) -> Result<(), Fatal> {
     let show = demo.then(|| tokio::spawn(demo::show(Arc::clone(&database), address)));
     let engine = database.engine().clone();
     let storage = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        result = engine.ended() => result,
-        result = &mut serve => result.unwrap_or_else(|e| Err(Error::internal(e.to_string()))),
+        _ = terminate.recv() => Ok(Next::End),
+        _ = interrupt.recv() => Ok(Next::End),
+        () = database.reopening() => Ok(Next::Again(address, http_address)),
+        result = engine.ended() => result.map(|()| Next::End),
+        result = &mut serve => result.unwrap_or_else(|e| Err(Error::internal(e.to_string()))).map(|()| Next::End),
     };
     if let Some(show) = show {
         show.abort();
     }
     http.abort();
-    storage.map_err(|e| Fatal(Exit::Storage, e))?;
+    let next = storage.map_err(|e| Fatal(Exit::Storage, e))?;
     tracing::info!("stopping: sessions end, then a final checkpoint");
     stop.send_replace(true);
     if !serve.is_finished() {
@@ -66,7 +86,7 @@ pub async fn run(config: &Config, demo: bool) -> Result<(), Fatal> {
     }
     database.shutdown().await.map_err(|e| Fatal(Exit::Storage, e))?;
     tracing::info!("stopped");
-    Ok(())
+    Ok(next)
 }
 
 /// Until there are roles, everybody who can connect may do everything: so only this machine may.

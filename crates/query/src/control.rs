@@ -112,8 +112,6 @@ impl Session {
         let database = std::sync::Arc::clone(&self.database);
         match &mut self.block {
             Some(block) if block.explicit => Ok(block.transaction(&database)),
-            _ if command == "SAVEPOINT" => Err(only_in_block(command)
-                .with_hint("Named copies of the whole database, for which SAVEPOINT stands outside of a transaction, are not there yet.")),
             _ => Err(only_in_block(command)),
         }
     }

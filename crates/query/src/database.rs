@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
 
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -12,7 +11,7 @@ use datafusion::prelude::SessionContext;
 use millpond_common::settings::{self, Scope, Settings};
 use millpond_common::{Error, RelationId, Result, SqlState};
 use millpond_engine::{Engine, EngineConfig, SourceSpec};
-use millpond_sql::{Catalog, Relation, RelationKind, base_context};
+use millpond_sql::{Catalog, Relation, RelationKind, base_context, set_fault_injection};
 use millpond_state::{Store, StoreOptions};
 use parking_lot::{Mutex, RwLock};
 
@@ -20,6 +19,7 @@ use crate::cancel::CancelToken;
 use crate::error::from_datafusion;
 use crate::records::{self, Known, Record, StoredJob};
 use crate::response::NoticeSink;
+use crate::saved::{Saved, savepoint_of};
 use crate::select::format_of;
 use crate::session::Session;
 use crate::system::{SessionInfo, System};
@@ -81,6 +81,10 @@ pub struct Database {
     pub(crate) system: System,
     pub(crate) sessions: Mutex<BTreeMap<i32, SessionInfo>>,
     initialised: bool,
+    /// Savepoints that somebody reads.
+    pub(crate) saved: Mutex<Vec<(String, Weak<Saved>)>>,
+    /// A savepoint is to be restored: the database must be closed and opened again.
+    pub(crate) reopen: tokio::sync::Notify,
 }
 
 impl Database {
@@ -103,8 +107,8 @@ impl Database {
         let tables = catalog.relations().filter(|r| matches!(r.kind, RelationKind::Table(_))).filter_map(Relation::spec).collect();
         let sources = catalog.relations().filter_map(|r| source_spec(r).transpose()).collect::<Result<Vec<_>>>()?;
         let jobs = known.jobs.iter().map(|j| j.spec(catalog)).collect::<Result<Vec<_>>>()?;
-        let checkpoint_interval = system_settings.duration("checkpoint_interval").unwrap_or(Duration::from_secs(1));
-        let config = EngineConfig { workers, memory: options.memory, checkpoint_interval };
+        set_fault_injection(system_settings.on("enable_fault_injection"));
+        let config = EngineConfig { workers, memory: options.memory, settings: system_settings.clone() };
         let engine = Engine::start(config, Arc::clone(&store), &recovered, tables, sources, jobs)?;
 
         // Queries may use a quarter of the budget; engine and storage have the rest.
@@ -124,17 +128,24 @@ impl Database {
             system: System,
             sessions: Mutex::default(),
             initialised: known.initialised,
+            saved: Mutex::default(),
+            reopen: tokio::sync::Notify::new(),
         }))
     }
 
     /// Opens a session. Whoever serves it sends its notices on, and cancels and resets its token.
     pub fn connect(self: &Arc<Self>, startup: Startup, notices: NoticeSink, cancel: CancelToken) -> Result<Session> {
         let name = startup.database.as_deref().unwrap_or(DATABASE_NAME);
-        if name != DATABASE_NAME {
+        if name != DATABASE_NAME && savepoint_of(name).is_none_or(|_| name.starts_with('@')) {
             return Err(Error::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
                 .with_hint(format!("The database is called \"{DATABASE_NAME}\".")));
         }
         Session::new(Arc::clone(self), startup, notices, cancel)
+    }
+
+    /// Waits until a savepoint is to be restored: then the server shuts the database down and opens it anew.
+    pub async fn reopening(&self) {
+        self.reopen.notified().await;
     }
 
     /// The engine, for metrics.
@@ -200,9 +211,10 @@ impl Database {
         };
         let written = tokio::task::spawn_blocking(move || store.catalog_write(&puts, &deletes)).await;
         written.map_err(|e| Error::internal(format!("writing a setting ended early: {e}")))??;
-        if setting.name == "checkpoint_interval" {
-            self.engine.set_checkpoint_interval(changed.duration(setting.name).unwrap_or(Duration::from_secs(1)))?;
+        if setting.name == "enable_fault_injection" {
+            set_fault_injection(changed.on(setting.name));
         }
+        self.engine.set_settings(changed.clone())?;
         *self.system_settings.write() = changed;
         self.settings_version.fetch_add(1, Ordering::AcqRel);
         Ok(())

@@ -31,6 +31,8 @@ fn command(kind: &StatementKind) -> String {
         StatementKind::CreateSchema { .. } => "CREATE SCHEMA".into(),
         StatementKind::Drop(drop) => format!("DROP {}", noun(drop.kind)),
         StatementKind::Rename { kind, .. } => format!("ALTER {}", noun(*kind)),
+        StatementKind::AlterMaterializedView { .. } => "ALTER MATERIALIZED VIEW".into(),
+        StatementKind::CancelJob(_) => "CANCEL JOB".into(),
         _ => "COMMENT".into(),
     }
 }
@@ -84,6 +86,12 @@ impl Session {
                     database.replace_catalog(catalog, vec![], vec![]).await?;
                 }
             }
+            StatementKind::AlterMaterializedView { name, if_exists, action } => {
+                if let Some(id) = self.find_of_kind(name, DropKind::MaterializedView, *if_exists, "alter", &scope)? {
+                    self.alter_view(id, action, &scope, lock).await?;
+                }
+            }
+            StatementKind::CancelJob(number) => self.cancel_job(JobId(*number), &scope).await?,
             StatementKind::Comment { target, comment } => self.comment(target, comment.clone(), &scope).await?,
             _ => return Err(Error::internal("not a DDL statement")),
         }
@@ -352,7 +360,7 @@ impl Session {
 }
 
 /// How many rows a job has taken in: those of its busiest operator, on all workers.
-fn rows_read(engine: &Engine, job: JobId) -> u64 {
+pub(crate) fn rows_read(engine: &Engine, job: JobId) -> u64 {
     let mut rows = BTreeMap::<usize, u64>::new();
     for operator in engine.operators().iter().filter(|o| o.job == job) {
         *rows.entry(operator.node).or_default() += operator.rows_in;

@@ -4,12 +4,13 @@
 //! - [`session`]: [`Session`], one client's connection; [`prepared`]: statements as it holds them; [`response`]: what it
 //!   answers; [`cancel`]: how a statement is ended early
 //! - `statement`: queries, DML and descriptions; `control`: transactions and settings; `ddl`: CREATE, DROP and the like;
-//!   `show`: SHOW; `cursor`: cursors and prepared statements by name; `progress`: waiting for a new view
+//!   `jobs`: ALTER MATERIALIZED VIEW, CANCEL JOB; `show`: SHOW; `cursor`: cursors and prepared statements by name; `progress`: waiting for a new view
 //! - [`block`]: transaction blocks; `transaction`, `locks`: what happens in them; `dml`: INSERT, UPDATE, DELETE, TRUNCATE
 //! - `select`: DataFusion over one [`ReadView`](millpond_state::ReadView), whose leaves (`leaf`) are `read` for stored
 //!   relations (by key where the filters allow it: `keys`), `source_scan` for sources, and [`system`]: pg_catalog,
 //!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it;
 //!   `exists`: EXISTS as a value
+//! - `saved`: savepoints of the whole database, made and read
 //! - `access`: what catalog functions know of their session; `error`: errors that several of these share
 
 mod access;
@@ -22,6 +23,7 @@ mod ddl;
 mod dml;
 mod error;
 mod exists;
+mod jobs;
 mod keys;
 mod leaf;
 mod locks;
@@ -31,6 +33,7 @@ mod progress;
 mod read;
 mod records;
 pub mod response;
+mod saved;
 mod select;
 pub mod session;
 mod show;

@@ -95,6 +95,7 @@ fn as_query(statement: millpond_sql::Statement) -> Result<(millpond_sql::Stateme
         StatementKind::Show(ShowKind::Jobs) => "SELECT * FROM millpond.jobs",
         StatementKind::Show(ShowKind::Sources) => "SELECT * FROM millpond.sources",
         StatementKind::Show(ShowKind::Checkpoints) => "SELECT * FROM millpond.checkpoints",
+        StatementKind::Show(ShowKind::Savepoints) => "SELECT * FROM millpond.savepoints",
         StatementKind::Show(_) => return Ok((statement, "SHOW")),
         StatementKind::Explain { .. } | StatementKind::ExplainCreateMaterializedView(_) => return Ok((statement, "EXPLAIN")),
         _ => return Ok((statement, "SELECT")),

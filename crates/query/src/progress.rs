@@ -31,7 +31,7 @@ pub async fn wait(
                 return Ok(());
             }
             JobState::Failed(error) => return Err(error.clone()),
-            JobState::Backfilling => {}
+            JobState::Backfilling | JobState::Restarting(_) => {}
         }
         tokio::select! {
             error = limits.exceeded() => return Err(error),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
+use millpond_common::settings::Settings;
 use millpond_common::{Error, JobId, RelationId, Result, SqlState};
 use millpond_engine::{JobSpec, state_table_count};
 use millpond_plan::{StreamPlan, with_functions};
-use millpond_sql::Catalog;
+use millpond_sql::{Catalog, RelationKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -54,8 +55,9 @@ impl StoredJob {
     pub fn spec(&self, catalog: &Catalog) -> Result<JobSpec> {
         let relation = catalog.get(self.relation).ok_or_else(|| corrupted("a job has no view"))?;
         let output = relation.spec().ok_or_else(|| corrupted("a job's relation holds no rows"))?;
-        let (name, plan) = (relation.name.clone(), self.plan.clone());
-        Ok(JobSpec { id: self.id, name, output, plan, first_state_table: self.first_state_table })
+        let RelationKind::MaterializedView { options, .. } = &relation.kind else { return Err(corrupted("a job maintains no view")) };
+        let (name, plan, options) = (relation.name.clone(), self.plan.clone(), Settings::of_view(options)?);
+        Ok(JobSpec { id: self.id, name, output, plan, first_state_table: self.first_state_table, options })
     }
 
     /// The numbers of its state tables.
@@ -151,7 +153,7 @@ mod tests {
     use super::*;
     use arrow_schema::Schema;
     use millpond_common::SqlType;
-    use millpond_sql::{NewRelation, RelationKind, TableDef};
+    use millpond_sql::{NewRelation, TableDef};
 
     #[test]
     fn records_survive() {

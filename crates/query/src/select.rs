@@ -18,8 +18,10 @@ use millpond_sql::{Catalog, RelationKind, RelationRef, RelationSource, SourceDef
 use millpond_state::ReadView;
 
 use crate::cancel::Limits;
+use crate::database::Database;
 use crate::error::{from_datafusion, to_datafusion};
 use crate::read::RelationProvider;
+use crate::saved::savepoint_of;
 use crate::source_scan::SourceProvider;
 use crate::system::{self, SystemSnapshot};
 
@@ -35,6 +37,8 @@ pub struct Runner {
     pub limits: Limits,
     /// What `now()` gives: the transaction's start.
     pub now: chrono::DateTime<chrono::Utc>,
+    /// Where savepoints are found.
+    pub database: Arc<Database>,
 }
 
 impl Runner {
@@ -80,6 +84,13 @@ impl Runner {
     fn provider(&self, relation: &RelationRef, schema: &SchemaRef, view: &ReadView, peek: bool) -> Result<Arc<dyn TableProvider>> {
         let id = match relation {
             RelationRef::User(id) => *id,
+            RelationRef::Saved(database, id) => {
+                let gone = || Error::new(SqlState::UNDEFINED_OBJECT, format!("savepoint \"{database}\" is gone"));
+                let saved = self.database.saved(savepoint_of(database).ok_or_else(gone)?)?;
+                let relation = saved.catalog.get(*id).ok_or_else(gone)?;
+                let spec = saved.view.spec(*id).ok_or_else(gone)?;
+                return Ok(Arc::new(RelationProvider::new(relation.name.clone(), spec, Arc::clone(schema), saved.view.clone())));
+            }
             RelationRef::System(schema, name) => {
                 return system::provider(schema, name, &self.snapshot)
                     .ok_or_else(|| Error::new(SqlState::UNDEFINED_TABLE, format!("relation \"{schema}.{name}\" does not exist")));
@@ -157,8 +168,16 @@ pub fn check_readable(relations: &[RelationId], catalog: &Catalog, engine: &Engi
                 )
                 .with_detail(error.to_string())
                 .with_hint(
-                    "Its last rows are not shown, as they would be out of date. Correct its input or query, then drop and create it anew.",
+                    "Its last rows are not shown, as they would be out of date. Correct its input, then ALTER MATERIALIZED VIEW … RESTART fills it anew.",
                 ));
+            }
+            Some(JobState::Restarting(error)) => {
+                return Err(Error::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("materialized view \"{}\" is being restarted", view.name),
+                )
+                .with_detail(error.to_string())
+                .with_hint("SHOW JOBS says when it is tried again."));
             }
             Some(JobState::Backfilling) | None => {
                 return Err(Error::new(

@@ -12,8 +12,9 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionContext;
 use millpond_common::settings::{self, Scope as SettingScope, Settings};
 use millpond_common::{Error, Result, SqlState, SqlType};
-use millpond_sql::{Catalog, Planner, StatementKind};
+use millpond_sql::{Catalog, Planner, SavedCatalogs, StatementKind};
 use millpond_state::ReadView;
+use parking_lot::Mutex;
 
 use crate::access::SessionAccess;
 use crate::block::{Block, TransactionStatus};
@@ -25,6 +26,7 @@ use crate::exists::ExistsAsValue;
 use crate::overflow::CheckedArithmetic;
 use crate::prepared::Statement;
 use crate::response::{Notice, NoticeSink, Response};
+use crate::saved::{Saved, savepoint_of};
 use crate::select::Runner;
 use crate::system::{self, SessionInfo, SystemSnapshot};
 
@@ -65,6 +67,10 @@ pub struct Session {
     pub(crate) last_write: Option<u64>,
     pub(crate) prepared: HashMap<String, Arc<Statement>>,
     pub(crate) cursors: HashMap<String, Cursor>,
+    /// The database that it is connected to.
+    pub(crate) database_name: String,
+    /// The savepoint that it reads, if it does not read what is live.
+    pub(crate) saved: Option<Arc<Saved>>,
 }
 
 /// What one statement sees of the database and of its session.
@@ -77,6 +83,11 @@ pub(crate) struct Scope {
     pub now: DateTime<Utc>,
     context: Arc<SessionContext>,
     database: Arc<Database>,
+    database_name: String,
+    /// The savepoint that the session reads, if it does not read what is live.
+    saved: Option<Arc<Saved>>,
+    /// Savepoints that the statement names: open until it is planned.
+    named: Mutex<Vec<Arc<Saved>>>,
 }
 
 impl Scope {
@@ -88,28 +99,49 @@ impl Scope {
             context: Arc::clone(&self.context),
             search_path: self.search_path.clone(),
             user: self.user.clone(),
-            database: DATABASE_NAME.into(),
+            database: self.database_name.clone(),
             now: self.now,
+            saved: Some(self),
+            at: None,
         }
     }
 
     /// The same with the catalog as it is now.
     pub fn refresh(&mut self) {
-        (self.catalog, self.version) = self.database.catalog();
+        (self.catalog, self.version) = catalog_of(&self.database, self.saved.as_deref());
+    }
+}
+
+impl SavedCatalogs for Scope {
+    fn catalog(&self, database: &str) -> Result<Arc<Catalog>> {
+        let unknown = || Error::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{database}\" does not exist"));
+        let saved = self.database.saved(savepoint_of(database).ok_or_else(unknown)?)?;
+        let catalog = Arc::clone(&saved.catalog);
+        self.named.lock().push(saved);
+        Ok(catalog)
+    }
+}
+
+fn catalog_of(database: &Database, saved: Option<&Saved>) -> (Arc<Catalog>, u64) {
+    match saved {
+        Some(saved) => (Arc::clone(&saved.catalog), 0),
+        None => database.catalog(),
     }
 }
 
 impl Session {
     pub(crate) fn new(database: Arc<Database>, startup: Startup, notices: NoticeSink, cancel: CancelToken) -> Result<Session> {
+        let database_name = startup.database.clone().unwrap_or_else(|| DATABASE_NAME.into());
+        let saved = savepoint_of(&database_name).map(|name| database.saved(name)).transpose()?;
         let context = SessionContext::new_with_state(database.context.state());
         let sessions = vec![];
         let (engine, settings) = (database.engine.clone(), Settings::default());
         let first = SystemSnapshot::new(
-            database.catalog().0,
+            catalog_of(&database, saved.as_deref()).0,
             engine,
             settings,
             startup.user.clone(),
-            DATABASE_NAME.into(),
+            database_name.clone(),
             startup.process_id,
             sessions,
         );
@@ -132,6 +164,8 @@ impl Session {
             last_write: None,
             prepared: HashMap::new(),
             cursors: HashMap::new(),
+            database_name,
+            saved,
             database,
         };
         for (name, value) in &startup.parameters {
@@ -146,7 +180,7 @@ impl Session {
             SessionInfo {
                 pid: startup.process_id,
                 user: session.user.clone(),
-                database: DATABASE_NAME.into(),
+                database: session.database_name.clone(),
                 application: session.settings.get("application_name").unwrap_or_default(),
                 client: startup.client,
                 connected: SystemTime::now(),
@@ -213,6 +247,7 @@ impl Session {
         if self.is_failed() && !ends_block(kind) {
             return Err(failed_block());
         }
+        self.check_writable(kind)?;
         let scope = self.scope();
         match kind {
             StatementKind::Query(query) => self.query(statement, query, &parameters, scope).await,
@@ -226,7 +261,11 @@ impl Session {
             | StatementKind::CreateSchema { .. }
             | StatementKind::Drop(_)
             | StatementKind::Rename { .. }
+            | StatementKind::AlterMaterializedView { .. }
+            | StatementKind::CancelJob(_)
             | StatementKind::Comment { .. } => self.ddl(kind, scope).await,
+            StatementKind::Savepoint(_) | StatementKind::Release(_) if !self.in_block() => self.database_savepoint(kind, &scope).await,
+            StatementKind::RestoreSavepoint(_) => self.database_savepoint(kind, &scope).await,
             StatementKind::Begin { .. }
             | StatementKind::Commit { .. }
             | StatementKind::Rollback { .. }
@@ -238,10 +277,7 @@ impl Session {
             StatementKind::Show(show) => self.show(show, &scope),
             StatementKind::Explain { analyze, verbose, statement } => self.explain(*analyze, *verbose, &statement.kind, scope).await,
             StatementKind::ExplainCreateMaterializedView(create) => explain_view(create, &scope),
-            StatementKind::Checkpoint => {
-                scope.limits.run(self.database.engine.checkpoint()).await?;
-                Ok(Response::command("CHECKPOINT"))
-            }
+            StatementKind::Checkpoint { full } => self.checkpoint(*full, &scope).await,
             StatementKind::Flush => {
                 scope.limits.run(self.database.engine.flush()).await?;
                 Ok(Response::command("FLUSH"))
@@ -348,7 +384,7 @@ impl Session {
 
     /// What a statement that begins now sees.
     pub(crate) fn scope(&self) -> Scope {
-        let (catalog, version) = self.database.catalog();
+        let (catalog, version) = catalog_of(&self.database, self.saved.as_deref());
         self.access.begin(self.snapshot(&catalog));
         let deadline = self.settings.duration("statement_timeout").map(|d| Instant::now() + d);
         Scope {
@@ -360,6 +396,9 @@ impl Session {
             now: self.block.as_ref().map_or_else(Utc::now, |b| b.started),
             context: Arc::clone(&self.context),
             database: Arc::clone(&self.database),
+            database_name: self.database_name.clone(),
+            saved: self.saved.clone(),
+            named: Mutex::default(),
         }
     }
 
@@ -378,17 +417,27 @@ impl Session {
     /// What runs a statement's queries.
     pub(crate) fn runner(&self, scope: &Scope) -> Runner {
         let snapshot = self.snapshot(&scope.catalog);
-        Runner { catalog: Arc::clone(&scope.catalog), snapshot, state: self.state.clone(), limits: scope.limits.clone(), now: scope.now }
+        Runner {
+            catalog: Arc::clone(&scope.catalog),
+            snapshot,
+            state: self.state.clone(),
+            limits: scope.limits.clone(),
+            now: scope.now,
+            database: Arc::clone(&self.database),
+        }
     }
 
     fn snapshot(&self, catalog: &Arc<Catalog>) -> SystemSnapshot {
         let sessions = self.database.sessions.lock().values().cloned().collect();
         let (engine, settings) = (self.database.engine.clone(), self.settings.clone());
-        SystemSnapshot::new(Arc::clone(catalog), engine, settings, self.user.clone(), DATABASE_NAME.into(), self.process_id, sessions)
+        SystemSnapshot::new(Arc::clone(catalog), engine, settings, self.user.clone(), self.database_name.clone(), self.process_id, sessions)
     }
 
     /// What a statement reads: one epoch for all relations, as its consistency and its transaction have it.
     pub(crate) async fn view(&mut self, reads_relations: bool, limits: &Limits) -> Result<ReadView> {
+        if let Some(saved) = &self.saved {
+            return Ok(saved.view.clone());
+        }
         let store = &self.database.store;
         let begun = self.block.as_mut().and_then(Block::begun).is_some_and(|t| t.has_writes());
         let base = match self.settings.get("consistency")?.as_str() {

@@ -22,7 +22,7 @@ fn names(kind: &ShowKind) -> Result<Vec<&'static str>> {
         ShowKind::Columns(_) => vec!["name", "type", "nullable", "key", "comment"],
         ShowKind::Create(_) => vec!["name", "create_sql"],
         // Queries of system relations; see `prepared`.
-        ShowKind::Jobs | ShowKind::Sources | ShowKind::Checkpoints => vec![],
+        ShowKind::Jobs | ShowKind::Sources | ShowKind::Checkpoints | ShowKind::Savepoints => vec![],
     })
 }
 
@@ -58,7 +58,7 @@ impl Session {
                 let relation = scope.catalog.find(name, &scope.search_path)?;
                 vec![vec![Some(format!("{}.{}", relation.schema, relation.name)), Some(create_sql(relation))]]
             }
-            ShowKind::Jobs | ShowKind::Sources | ShowKind::Checkpoints => vec![],
+            ShowKind::Jobs | ShowKind::Sources | ShowKind::Checkpoints | ShowKind::Savepoints => vec![],
         };
         Response::text(&names(kind)?, rows, "SHOW")
     }
@@ -102,7 +102,11 @@ fn create_sql(relation: &Relation) -> String {
     };
     match &relation.kind {
         RelationKind::View { sql, .. } => format!("CREATE VIEW {name} AS {sql}"),
-        RelationKind::MaterializedView { sql, .. } => format!("CREATE MATERIALIZED VIEW {name} AS {sql}"),
+        RelationKind::MaterializedView { sql, options, .. } => {
+            let options = options.iter().map(|(k, v)| format!("{k} = {}", literal(v))).collect::<Vec<_>>().join(", ");
+            let with = if options.is_empty() { options } else { format!(" WITH ({options})") };
+            format!("CREATE MATERIALIZED VIEW {name}{with} AS {sql}")
+        }
         RelationKind::Table(table) => {
             let mut lines = column_lines(relation, &table.defaults);
             if let Some(key) = &table.primary_key {

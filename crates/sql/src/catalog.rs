@@ -91,6 +91,9 @@ pub enum RelationKind {
         key: Option<Vec<usize>>,
         /// Whether rows are only ever added.
         append_only: bool,
+        /// Settings of the server that the view has for itself.
+        #[serde(default)]
+        options: BTreeMap<String, String>,
     },
 }
 

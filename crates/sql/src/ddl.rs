@@ -146,6 +146,7 @@ pub fn create_view(statement: &CreateView, planner: &Planner<'_>) -> Result<NewR
 
 /// Checks and plans CREATE MATERIALIZED VIEW. The entry's job is `JobId(0)`: the caller gives it its number.
 pub fn create_materialized_view(statement: &CreateMaterializedView, planner: &Planner<'_>) -> Result<(NewRelation, ViewPlan)> {
+    millpond_common::settings::Settings::of_view(&statement.options)?;
     let view = planner.plan_view(&statement.query, &statement.columns)?;
     let new = NewRelation {
         schema: planner.catalog.creation_schema(&statement.name, &planner.search_path)?,
@@ -156,6 +157,7 @@ pub fn create_materialized_view(statement: &CreateMaterializedView, planner: &Pl
             job: JobId(0),
             key: view.plan.key.clone(),
             append_only: view.plan.append_only,
+            options: statement.options.clone(),
         },
         columns: view.schema.clone(),
         depends_on: view.depends_on.clone(),

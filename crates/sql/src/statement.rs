@@ -104,6 +104,17 @@ pub enum StatementKind {
         /// The new name, in the same schema.
         new_name: String,
     },
+    /// ALTER MATERIALIZED VIEW … SET, RESET or RESTART
+    AlterMaterializedView {
+        /// The view.
+        name: Name,
+        /// Whether a missing one is fine.
+        if_exists: bool,
+        /// What to do with it.
+        action: AlterView,
+    },
+    /// CANCEL JOB number
+    CancelJob(u32),
     /// COMMENT ON
     Comment {
         /// On what.
@@ -174,8 +185,13 @@ pub enum StatementKind {
     },
     /// EXPLAIN CREATE MATERIALIZED VIEW
     ExplainCreateMaterializedView(CreateMaterializedView),
-    /// CHECKPOINT
-    Checkpoint,
+    /// CHECKPOINT, CHECKPOINT (FULL)
+    Checkpoint {
+        /// Every byte is written anew.
+        full: bool,
+    },
+    /// RESTORE SAVEPOINT name
+    RestoreSavepoint(String),
     /// FLUSH
     Flush,
     /// DISCARD ALL | PLANS | TEMP | SEQUENCES
@@ -365,6 +381,15 @@ impl DropKind {
     }
 }
 
+/// What ALTER MATERIALIZED VIEW does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlterView {
+    /// SET (option = value, …), RESET (option, …): `None` returns to the server's setting.
+    Options(BTreeMap<String, Option<String>>),
+    /// RESTART: empty it and fill it anew.
+    Restart,
+}
+
 /// What a comment is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommentTarget {
@@ -390,6 +415,7 @@ pub enum ShowKind {
     Views,
     MaterializedViews,
     Checkpoints,
+    Savepoints,
     Schemas,
     Databases,
     Columns(Name),

@@ -56,7 +56,9 @@ fn sessions_and_transactions() {
     assert!(text("PREPARE p (int) AS SELECT $1").starts_with("Prepare { name: \"p\""));
     assert!(text("EXECUTE p (1)").starts_with("Execute { name: \"p\""));
     assert!(text("DECLARE c CURSOR FOR SELECT 1").starts_with("DeclareCursor { name: \"c\", hold: false"));
-    assert!(matches!(one("CHECKPOINT"), StatementKind::Checkpoint));
+    assert!(matches!(one("CHECKPOINT"), StatementKind::Checkpoint { full: false }));
+    assert!(matches!(one("CHECKPOINT (FULL)"), StatementKind::Checkpoint { full: true }));
+    assert!(matches!(one("RESTORE SAVEPOINT Before"), StatementKind::RestoreSavepoint(name) if name == "before"));
     assert!(matches!(one("FLUSH"), StatementKind::Flush));
     assert!(matches!(one("VACUUM"), StatementKind::NoOperation("VACUUM")));
 }

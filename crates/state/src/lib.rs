@@ -10,6 +10,7 @@
 //! - `log`: the table log with its group commit, the catalog's records
 //! - `commit`, `sst`: the checkpoint's protocol and files, and the decision what to redo at start
 //! - `relation`: the registered relations with their runs of changes, pending transactions
+//! - `rewind`: back to the last checkpoint, for a job that is restarted
 //! - `encode`, `run`, `tiers`: runs encoded and sorted; sorted runs; merged so that reads stay cheap
 //! - [`read_view`], `scan`: one epoch for all relations: point reads and scans of base and changes
 //! - [`savepoint`]: copies of the whole database by hard links, kept until released: [`Store::savepoint_create`], `_list`,
@@ -35,6 +36,7 @@ pub mod read_view;
 mod relation;
 pub mod remote;
 mod rescue;
+mod rewind;
 mod rocks;
 mod run;
 pub mod savepoint;

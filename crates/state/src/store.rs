@@ -255,7 +255,7 @@ impl Store {
     }
 
     /// Writes down that ids are to be deleted; the next commit does it.
-    fn delete_ids(&self, ids: &[u32]) -> Result<()> {
+    pub(crate) fn delete_ids(&self, ids: &[u32]) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
         }

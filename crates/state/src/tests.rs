@@ -7,6 +7,7 @@ mod golden;
 mod measure;
 mod model;
 mod pending;
+mod rewind;
 mod sample;
 mod savepoints;
 mod storage;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use millpond_common::{Delta, JobId, RelationId};
 
 use super::{Barrier, Clock, EPOCH_ROWS_MAX, InFlight, non_empty};
-use crate::checkpoint::{JobMeta, Meta};
+use crate::checkpoint::JobMeta;
 use crate::consolidate;
 use crate::job::JobState;
 use crate::messages::{Command, EpochCommand, JobInput};
@@ -19,6 +19,7 @@ impl Clock {
         self.epoch += 1;
         self.last_barrier = Instant::now();
         let mut inputs: Vec<Vec<JobInput>> = (0..self.workers.count()).map(|_| Vec::new()).collect();
+        self.take_replays(&mut inputs);
         self.take_transactions(&mut inputs);
         if !self.is_memory_tight() {
             self.take_source_rows(&mut inputs);
@@ -50,6 +51,16 @@ impl Clock {
             let inputs = inputs.get_mut(worker).map(std::mem::take).unwrap_or_default();
             Command::Epoch(EpochCommand { epoch, active: Arc::clone(&active), inputs, checkpoint })
         });
+    }
+
+    /// What restarted jobs have missed.
+    fn take_replays(&mut self, inputs: &mut [Vec<JobInput>]) {
+        let replays = self.jobs.iter_mut().map(|(id, job)| (*id, std::mem::take(&mut job.replay))).collect::<Vec<_>>();
+        for (id, changes) in replays {
+            for (relation, delta) in changes {
+                self.feed(relation, None, delta, &[id], inputs);
+            }
+        }
     }
 
     /// Durable transactions: they are the tables' changes of this epoch.
@@ -116,8 +127,9 @@ impl Clock {
 
     /// A new job is level with its sources from the epoch on that took the last rows that were there.
     pub(super) fn note_level_sources(&mut self) {
-        for (id, job) in &mut self.jobs {
-            let behind = self.readers.iter().any(|r| r.jobs.contains(id) && !r.level);
+        for (id, job) in self.jobs.iter_mut().filter(|(_, j)| j.recovery.is_none()) {
+            // One that goes on from a checkpoint has caught up when it is where it was.
+            let behind = self.readers.iter().any(|r| r.jobs.contains(id) && !(r.level || (r.leads() && !job.fresh)));
             if job.sources_level.is_none() && !behind {
                 job.sources_level = Some(self.epoch);
             }
@@ -138,7 +150,7 @@ impl Clock {
         let Some(share) = inputs.get_mut(self.next_worker) else { return };
         for job in jobs {
             let Some(known) = self.jobs.get_mut(job).filter(|j| j.attached) else { continue };
-            if columns.is_some() && matches!(known.state, JobState::Backfilling) {
+            if columns.is_some() && !matches!(known.state, JobState::Running) {
                 known.source_rows += delta.len() as u64;
             }
             share.push(JobInput { job: *job, relation, columns: columns.clone(), delta: delta.clone() });
@@ -160,23 +172,20 @@ impl Clock {
             JobMeta {
                 id: *id,
                 // Level in the state that this checkpoint freezes: only what completed epochs have shown.
-                level: !matches!(job.state, JobState::Backfilling),
-                failed: match &job.state {
-                    JobState::Failed(error) => Some(error.message().to_string()),
-                    _ => None,
-                },
+                level: matches!(job.state, JobState::Running),
+                failed: None, // known when the checkpoint is sent
                 positions: readers.filter_map(|r| Some((r.source, r.position.clone()?))).collect(),
             }
         });
-        let meta = Meta::new(jobs.collect()).encode();
         Barrier {
             started: Instant::now(),
             started_at: SystemTime::now(),
-            // Encoding plain numbers and bytes into memory does not fail.
-            meta: meta.unwrap_or_default(),
+            jobs: jobs.collect(),
+            resumable: self.jobs.iter().filter(|(_, j)| j.attached && !j.fresh).map(|(id, _)| *id).collect(),
             tables: Vec::new(),
             waiting: self.workers.count(),
             stall: Duration::ZERO,
+            abandoned: false,
         }
     }
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use millpond_common::{Error, JobId, RelationId, Result, SqlState};
 use tokio::sync::watch;
 
-use super::{Clock, Control, Job, RestoredJob};
+use super::{Clock, Control, Job, RestoredJob, Saved};
+use crate::checkpoint::error_of_text;
 use crate::job::{JobHandle, JobInfo, JobProgress, JobSpec, JobState, SourceInfo, SourceSpec};
 use crate::messages::Command;
 use crate::pipeline::{self, Edges};
+use crate::restart::History;
 
 impl Clock {
     pub(super) fn control(&mut self, control: Control) {
@@ -34,7 +36,16 @@ impl Clock {
             }
             Control::Checkpoint(reply) => self.checkpoint_wanted.push(reply),
             Control::Flush(reply) => self.flushes.push((None, reply)),
-            Control::CheckpointInterval(interval) => self.checkpoint_interval = interval,
+            Control::Settings(settings) => self.settings = *settings,
+            Control::JobOptions(id, options) => {
+                if let Some(job) = self.jobs.get_mut(&id) {
+                    job.options = *options;
+                }
+            }
+            Control::RestartJob(id, reply) => {
+                let result = self.restart_job(id);
+                let _ = reply.send(result);
+            }
             Control::Shutdown(reply) => {
                 // What has been decoded but not taken is read again after the restart.
                 for reader in &mut self.readers {
@@ -49,12 +60,17 @@ impl Clock {
         let spec = Arc::new(spec);
         let edges = Edges { reads: spec.plan.relations(), writes: spec.output.id };
         let sources = edges.reads.iter().filter(|r| self.sources.contains_key(r)).copied().collect::<Vec<_>>();
-        let failed = restored.as_ref().and_then(|r| r.failed.clone());
+        let count = crate::dataflow::state_table_count(&spec.plan)?;
+        let failed = restored.as_ref().and_then(|r| r.failed.as_deref());
         let state = match (&restored, failed) {
-            (_, Some(message)) => JobState::Failed(Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)),
+            (_, Some(text)) => JobState::Failed(error_of_text(text)),
             (Some(_), None) => JobState::Running,
             (None, None) => JobState::Backfilling,
         };
+        let upstream = self.jobs.iter().filter(|(_, j)| edges.reads.contains(&j.edges.writes)).map(|(id, _)| *id).collect::<Vec<_>>();
+        if restored.is_none() {
+            self.check_upstream(&upstream)?;
+        }
         let attached = !matches!(state, JobState::Failed(_));
         if attached {
             for source in &sources {
@@ -66,38 +82,55 @@ impl Clock {
             }
         }
         self.store.relation_add(spec.output.clone());
-        let view = restored.is_none().then(|| self.store.read_view());
-        let estimate =
-            |v: &millpond_state::ReadView| edges.reads.iter().filter(|r| v.spec(**r).is_some()).map(|r| v.row_estimate(*r)).sum::<u64>();
-        let rows_total = view.as_ref().filter(|_| sources.is_empty()).map(estimate);
-        let (progress, receiver) = watch::channel(JobProgress { state: state.clone(), rows_done: 0, rows_total });
-        if attached {
-            let from = self.epoch + 1;
-            self.workers.send(|_| Command::CreateJob {
-                spec: Arc::clone(&spec),
-                from,
-                restored: restored.is_some(),
-                backfill: view.clone(),
-            });
-        }
-        let workers = self.workers.count();
+        let (progress, receiver) = watch::channel(JobProgress { state: state.clone(), rows_done: 0, rows_total: None });
+        let is_restored = restored.is_some();
+        let saved = restored.filter(|_| attached).map(|r| Saved { epoch: self.epoch, positions: r.positions });
+        let id = spec.id;
+        tracing::info!(job = id.0, view = spec.name, restored = is_restored, "job created");
         let job = Job {
-            spec: Arc::clone(&spec),
             edges,
             state,
             progress,
-            rows_total,
-            rows_done: vec![0; workers],
+            rows_total: None,
+            tables: spec.first_state_table..spec.first_state_table + count,
+            rows_done: Vec::new(),
             source_rows: 0,
-            workers_done: if restored.is_some() { workers } else { 0 },
-            attached,
+            workers_done: 0,
+            attached: false,
             sources_level: None,
+            options: spec.options.clone(),
+            saved,
+            fresh: !is_restored,
+            creating: !is_restored,
+            history: History::default(),
+            recovery: None,
+            held: Vec::new(),
+            held_until: self.epoch,
+            replay: Vec::new(),
+            spec,
         };
-        tracing::info!(job = spec.id.0, view = spec.name, restored = restored.is_some(), "job created");
-        self.jobs.insert(spec.id, job);
-        self.dirty = true;
+        self.jobs.insert(id, job);
+        if attached {
+            self.attach(id, is_restored);
+        }
         self.connect();
         Ok(JobHandle { progress: receiver })
+    }
+
+    /// Builds a job's dataflow: its first epoch is the next one. `restored`: from its state in the store; otherwise it reads what
+    /// its inputs hold now.
+    pub(super) fn attach(&mut self, id: JobId, restored: bool) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let view = (!restored).then(|| self.store.read_view());
+        let relations = || job.edges.reads.iter().filter(|r| !self.sources.contains_key(r));
+        let counted = view.as_ref().filter(|_| relations().count() == job.edges.reads.len());
+        job.rows_total = counted.map(|v| relations().filter(|r| v.spec(**r).is_some()).map(|r| v.row_estimate(*r)).sum());
+        job.rows_done = vec![0; self.workers.count()];
+        (job.source_rows, job.workers_done, job.sources_level, job.attached) = (0, 0, None, true);
+        let (spec, from) = (Arc::clone(&job.spec), self.epoch + 1);
+        self.dirty = true;
+        self.shared.forget(id);
+        self.workers.send(|_| Command::CreateJob { spec: Arc::clone(&spec), from, restored, backfill: view.clone() });
     }
 
     fn drop_all(&mut self, relations: &[RelationId], jobs: &[JobId]) -> Result<()> {
@@ -109,10 +142,8 @@ impl Clock {
                 let error = Error::new(SqlState::QUERY_CANCELED, "the view was dropped");
                 let _ = job.progress.send(JobProgress { state: JobState::Failed(error), rows_done: 0, rows_total: None });
                 self.shared.forget(*id);
-                let first = job.spec.first_state_table;
-                let count = crate::dataflow::state_table_count(&job.spec.plan)?;
-                let tables = (first..first + count).map(millpond_common::StateTableId).collect::<Vec<_>>();
-                self.store.state_remove(&tables)?;
+                self.carried.retain(|t| !job.tables.contains(&t.table.0));
+                self.store.state_remove(&job.tables.map(millpond_common::StateTableId).collect::<Vec<_>>())?;
             }
             self.forget_reader(*id);
         }
@@ -147,6 +178,9 @@ impl Clock {
             rows_done: job.rows(),
             rows_total: job.rows_total,
             epoch: self.epoch,
+            creating: job.creating,
+            attempts: job.history.attempts,
+            next_try: job.recovery.as_ref().and_then(|r| r.next_try).map(|(_, at)| at),
             input_rows: 0,
             output_rows: 0,
         }

@@ -48,7 +48,12 @@ impl Clock {
 
     /// Whether rows of a reader may go into the next epoch.
     pub(super) fn may_take(&self, reader: &SourceReader) -> bool {
-        !reader.leads() || !self.readers.iter().any(|r| r.source == reader.source && r.holds_leader)
+        self.serves(reader) && !(reader.leads() && self.readers.iter().any(|r| r.source == reader.source && r.holds_leader))
+    }
+
+    /// Whether a job runs that reads from it. A leader whose jobs have all failed waits for them where it is.
+    fn serves(&self, reader: &SourceReader) -> bool {
+        reader.jobs.iter().any(|id| self.jobs.get(id).is_some_and(|j| j.attached))
     }
 
     /// Readers that have come to where the leader was join it, or are sent after it. Between two barriers.
@@ -125,7 +130,43 @@ impl Clock {
         for reader in &mut self.readers {
             reader.jobs.retain(|j| *j != job);
         }
-        self.readers.retain(|r| !r.jobs.is_empty());
+        self.end_unused();
+    }
+
+    /// A job waits for its restart: leaders remember it, the reader with which it was catching up ends.
+    pub(super) fn leave_readers(&mut self, job: JobId) {
+        for reader in self.readers.iter_mut().filter(|r| !r.leads()) {
+            reader.jobs.retain(|j| *j != job);
+        }
+        self.end_unused();
+    }
+
+    /// Readers end that serve no job, except leaders that are being caught up with.
+    fn end_unused(&mut self) {
+        let followed = self.readers.iter().filter(|r| !r.leads() && !r.jobs.is_empty()).map(|r| r.source).collect::<Vec<_>>();
+        self.readers.retain(|r| !r.jobs.is_empty() || (r.leads() && followed.contains(&r.source)));
+    }
+
+    /// A job that is restarted reads a source again: from where it was saved (`None`: from the beginning) to where the leader
+    /// has come, which opens the source anew if it had failed.
+    pub(super) fn read_again(&mut self, spec: &JobSpec, source: RelationId, from: Option<Position>) -> Result<()> {
+        for reader in self.readers.iter_mut().filter(|r| r.source == source) {
+            reader.jobs.retain(|j| *j != spec.id);
+        }
+        if let Some(at) = self.leader(source)
+            && let Some(failed) = self.readers.get(at).filter(|r| r.error.is_some())
+        {
+            let (columns, place, jobs) = (failed.columns.as_ref().clone(), failed.position.clone(), failed.jobs.clone());
+            let known = (failed.rows_read, failed.bad_rows, failed.position_text.clone());
+            let mut next = self.start_reader(source, columns, place, None, jobs)?;
+            (next.rows_read, next.bad_rows, next.position_text) = known;
+            if let Some(slot) = self.readers.get_mut(at) {
+                *slot = next;
+            }
+        }
+        let result = self.read_source(spec, source, from);
+        self.end_unused();
+        result
     }
 }
 

@@ -2,13 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use millpond_common::{Error, JobId};
-use millpond_state::Checkpoint;
+use millpond_common::JobId;
 
-use super::{Clock, InFlight, JobProgress, JobState};
-use crate::checkpoint::{Committed, Frozen};
-use crate::messages::{Command, Report};
-use crate::pipeline;
+use super::{Clock, JobProgress, JobState};
+use crate::messages::Report;
 
 impl Clock {
     pub(super) fn report(&mut self, worker: usize, report: Report) {
@@ -58,7 +55,7 @@ impl Clock {
             }
             self.progress(done.epoch);
             if done.checkpoint.is_some() {
-                self.collecting = Some(done);
+                self.collecting.push_back(done);
             }
         }
         self.send_collected();
@@ -66,104 +63,36 @@ impl Clock {
         self.tell();
     }
 
-    /// A checkpoint whose epoch is complete goes to the committer when all workers have given their state.
-    fn send_collected(&mut self) {
-        let complete = |flight: &mut InFlight| flight.checkpoint.as_ref().is_some_and(|b| b.waiting == 0);
-        let Some(InFlight { epoch, log_seq, checkpoint: Some(barrier), .. }) = self.collecting.take_if(complete) else { return };
-        self.committing = true;
-        let checkpoint = Checkpoint { epoch, log_seq, meta: barrier.meta, frozen: barrier.tables };
-        let frozen = Frozen { checkpoint, started: barrier.started, started_at: barrier.started_at, stall: barrier.stall };
-        if self.committer.as_ref().is_none_or(|c| c.send(frozen).is_err()) {
-            self.poison(Error::internal("the committer is gone"));
-        }
-    }
-
-    /// Which new jobs are level now. Their figures are told first: whoever waited for the news reads the view at once.
+    /// Which jobs are level now. Their figures are told first: whoever waited for the news reads the view at once.
     fn progress(&mut self, epoch: u64) {
         let workers = self.workers.count();
         let mut news = Vec::new();
-        for (id, job) in self.jobs.iter_mut().filter(|(_, j)| matches!(j.state, JobState::Backfilling)) {
-            let level = job.workers_done >= workers && job.sources_level.is_some_and(|e| e <= epoch);
-            if level {
-                job.state = JobState::Running;
+        for id in self.order.clone() {
+            let upstream_runs = self.upstream(id).iter().all(|u| self.jobs.get(u).is_some_and(|j| matches!(j.state, JobState::Running)));
+            let Some(job) = self.jobs.get_mut(&id).filter(|j| j.attached && j.recovery.is_none()) else { continue };
+            if !matches!(job.state, JobState::Backfilling | JobState::Restarting(_)) {
+                continue;
+            }
+            if upstream_runs && job.workers_done >= workers && job.sources_level.is_some_and(|e| e <= epoch) {
+                (job.state, job.fresh, job.creating) = (JobState::Running, false, false);
                 // The next checkpoint must say so, or a restart would begin again.
                 self.dirty = true;
                 self.checkpoint_soon = true;
                 tracing::info!(job = job.spec.id.0, view = job.spec.name, epoch, "view is level with its inputs");
             }
-            news.push(*id);
+            news.push(id);
         }
         self.announce(&news);
     }
 
     /// Tells system relations, then those who wait for these jobs.
-    fn announce(&self, news: &[JobId]) {
+    pub(super) fn announce(&self, news: &[JobId]) {
         if news.is_empty() {
             return;
         }
         self.tell();
         for job in news.iter().filter_map(|id| self.jobs.get(id)) {
             let _ = job.progress.send(JobProgress { state: job.state.clone(), rows_done: job.rows(), rows_total: job.rows_total });
-        }
-    }
-
-    /// A job and all that read from it stop; everything else runs on.
-    pub(super) fn fail(&mut self, id: JobId, error: &Error) {
-        let edges = self.edges();
-        let reason = |name: &str| {
-            Error::new(millpond_common::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("materialized view \"{name}\" has failed"))
-                .with_detail(error.message().to_string())
-        };
-        let name = self.jobs.get(&id).map(|j| j.spec.name.clone()).unwrap_or_default();
-        let mut list = vec![(id, error.clone())];
-        list.extend(pipeline::downstream(&edges, id).into_iter().map(|d| (d, reason(&name))));
-        let mut news = Vec::new();
-        for (id, error) in list {
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
-            if matches!(job.state, JobState::Failed(_)) {
-                continue;
-            }
-            tracing::error!(job = id.0, view = job.spec.name, error = %error, "view has failed");
-            job.state = JobState::Failed(error);
-            news.push(id);
-            self.dirty = true;
-        }
-        self.announce(&news);
-    }
-
-    /// Failed jobs lose their dataflow between two epochs.
-    fn detach_failed(&mut self) {
-        if !self.in_flight.is_empty() {
-            return;
-        }
-        let gone =
-            self.jobs.iter().filter(|(_, j)| j.attached && matches!(j.state, JobState::Failed(_))).map(|(id, _)| *id).collect::<Vec<_>>();
-        for id in gone {
-            if let Some(job) = self.jobs.get_mut(&id) {
-                job.attached = false;
-            }
-            self.workers.send(|_| Command::DropJob(id));
-            self.forget_reader(id);
-        }
-    }
-
-    pub(super) fn committed(&mut self, committed: Committed) {
-        self.committing = false;
-        let Committed { epoch, info, result } = committed;
-        self.shared.checkpoint(info.clone());
-        match result {
-            Ok(()) => {
-                tracing::debug!(epoch, entries = info.entries, bytes = info.bytes, duration = ?info.duration, "checkpoint");
-                for (_, reply) in self.checkpoint_waiters.extract_if(.., |(e, _)| *e <= epoch) {
-                    let _ = reply.send(Ok(info.clone()));
-                }
-            }
-            Err(error) => {
-                for (_, reply) in self.checkpoint_waiters.drain(..) {
-                    let _ = reply.send(Err(error.clone()));
-                }
-                self.poison(error);
-            }
         }
     }
 

@@ -27,6 +27,9 @@ use crate::operators::{self, EpochContext, Operator, Stateless};
 /// Rows in an operator's output chunk at most; larger deltas are cut.
 const CHUNK_ROWS_MAX: usize = 65_536;
 
+/// Characters of a failing row in an error's detail.
+const ROW_TEXT_MAX: usize = 1000;
+
 pub(super) type ChunkStream<'scope> = Stream<'scope, Epoch, Chunk>;
 
 /// A job's first error on this worker; set once, then its operators do nothing more.
@@ -106,15 +109,9 @@ pub(super) fn stateless<'scope>(
             port(&mut |capability, delta| {
                 let started = Instant::now();
                 stats.rows_in.fetch_add(delta.len() as u64, Relaxed);
-                let mut deltas = vec![delta];
+                let mut deltas = Vec::new();
                 failure.guard(|| {
-                    for operator in &mut chain {
-                        let mut next = Vec::with_capacity(deltas.len());
-                        for delta in deltas.drain(..) {
-                            operator.apply(delta, &mut next)?;
-                        }
-                        deltas = next;
-                    }
+                    deltas = apply(&mut chain, delta.clone()).map_err(|error| with_row(&mut chain, &delta, error))?;
                     Ok(())
                 });
                 if !failure.is_set() {
@@ -129,6 +126,38 @@ pub(super) fn stateless<'scope>(
         }
     });
     stream
+}
+
+fn apply(chain: &mut [Box<dyn Stateless>], delta: Delta) -> Result<Vec<Delta>> {
+    let mut deltas = vec![delta];
+    for operator in chain {
+        let mut next = Vec::with_capacity(deltas.len());
+        for delta in deltas {
+            operator.apply(delta, &mut next)?;
+        }
+        deltas = next;
+    }
+    Ok(deltas)
+}
+
+/// Names the row with which the data makes the operators fail.
+fn with_row(chain: &mut [Box<dyn Stateless>], delta: &Delta, error: Error) -> Error {
+    if error.state().class() != "22" {
+        return error; // perhaps not the row's fault, and then trying again would mislead
+    }
+    let (mut start, mut rows) = (0, delta.len());
+    while rows > 1 {
+        let half = rows / 2;
+        match apply(chain, delta.slice(start, half)) {
+            Err(_) => rows = half,
+            Ok(_) => (start, rows) = (start + half, rows - half),
+        }
+    }
+    let value = |column: &arrow::array::ArrayRef| arrow::util::display::array_value_to_string(column, start).unwrap_or_default();
+    let row = delta.batch.columns().iter().map(value).collect::<Vec<_>>().join(", ");
+    let row = row.chars().take(ROW_TEXT_MAX).collect::<String>();
+    let known = error.detail().map(|d| format!("{d} ")).unwrap_or_default();
+    error.with_detail(format!("{known}Failing row contains ({row})."))
 }
 
 /// All inputs' chunks, under one schema.

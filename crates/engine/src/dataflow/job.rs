@@ -31,7 +31,7 @@ pub(super) struct LocalJob {
     pub backfilled: u64,
     /// The epoch that took the last of them.
     backfill_end: Epoch,
-    /// Whether this job reads the rows that its inputs already held, and has not reported the end of it.
+    /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
     tables: Vec<(StateTableId, StateHandle)>,
     dataflow: usize,
@@ -97,7 +97,7 @@ impl LocalJob {
             failure_told: false,
             backfilled: 0,
             backfill_end: 0,
-            backfilling: backfill.is_some(),
+            backfilling: true,
             tables,
             dataflow,
         }

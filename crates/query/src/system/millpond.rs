@@ -15,6 +15,7 @@ pub fn fill(name: &str, snapshot: &SystemSnapshot, rows: &mut Rows) {
         "progress" => progress(snapshot, rows),
         "sources" => sources(snapshot, rows),
         "checkpoints" => checkpoints(snapshot, rows),
+        "savepoints" => savepoints(snapshot, rows),
         "operators" => operators(snapshot, rows),
         "relations" => relations(snapshot, rows),
         "settings" => settings(snapshot, rows),
@@ -30,10 +31,11 @@ fn schema_and_name(snapshot: &SystemSnapshot, id: RelationId) -> (Option<String>
 fn jobs(snapshot: &SystemSnapshot, rows: &mut Rows) {
     for job in snapshot.engine.jobs() {
         let (schema, relation) = schema_and_name(snapshot, job.relation);
-        let error = if let JobState::Failed(e) = &job.state { Some(e.to_string()) } else { None };
+        let error = job.state.error().map(ToString::to_string);
         row!(rows;
             id: job.id.0, name: &job.name, schema: schema, relation: relation, state: job.state.name(), rows_done: job.rows_done,
-            rows_total: job.rows_total, epoch: job.epoch, input_rows: job.input_rows, output_rows: job.output_rows, error: error,
+            rows_total: job.rows_total, epoch: job.epoch, input_rows: job.input_rows, output_rows: job.output_rows,
+            attempts: job.attempts, next_try: job.next_try, error: error,
         );
     }
 }
@@ -67,6 +69,21 @@ fn checkpoints(snapshot: &SystemSnapshot, rows: &mut Rows) {
             epoch: c.epoch, kind: c.kind, state: c.state, started_at: c.started, duration: c.duration, stall: c.stall, bytes: c.bytes,
             total_bytes: c.total_bytes, entries: c.entries, error: c.error.as_ref(),
         );
+    }
+}
+
+fn savepoints(snapshot: &SystemSnapshot, rows: &mut Rows) {
+    let list = snapshot.engine.store().savepoint_list().unwrap_or_else(|error| {
+        tracing::warn!(%error, "savepoints cannot be listed");
+        Vec::new()
+    });
+    for (name, savepoint) in list {
+        match savepoint {
+            Ok(s) => row!(rows;
+                name: name, kind: s.kind.as_str(), epoch: s.epoch, created_at: s.created, duration: s.duration, bytes: s.bytes, comment: s.comment,
+            ),
+            Err(error) => row!(rows; name: name, error: error.to_string(),),
+        }
     }
 }
 

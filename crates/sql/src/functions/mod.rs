@@ -3,6 +3,7 @@
 mod cast;
 mod checked;
 mod extract;
+pub(crate) mod fault;
 mod float;
 mod interval;
 mod json;
@@ -152,6 +153,7 @@ pub(crate) fn constant(name: &str, value: &str) -> Arc<ScalarUDF> {
 /// All of them, for a context.
 pub(crate) fn register(context: &SessionContext) {
     let all = [
+        fault::fail_after(),
         cast::from_text_function(),
         cast::to_text_function(),
         cast::typed_function(),

@@ -143,12 +143,6 @@ impl Source<'_> {
             ast::CreateTableOptions::With(options) => options.iter().filter_map(option).collect(),
             _ => return Err(Error::new(SqlState::SYNTAX_ERROR, "options of a materialized view are written WITH (name = value)")),
         };
-        if let Some(name) = options.keys().next() {
-            return Err(Error::unsupported(
-                format!("option \"{name}\" of a materialized view is not supported"),
-                "There are no such options yet.",
-            ));
-        }
         Ok(StatementKind::CreateMaterializedView(CreateMaterializedView {
             name,
             if_not_exists: create.if_not_exists,

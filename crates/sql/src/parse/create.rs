@@ -10,7 +10,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::Source;
-use crate::statement::{CreateSource, Drop, DropKind, Name, ShowKind, SourceFormat, StatementKind, fold};
+use crate::statement::{AlterView, CreateSource, Drop, DropKind, Name, ShowKind, SourceFormat, StatementKind, fold};
 
 impl Source<'_> {
     /// Our own statements, recognised by their first words.
@@ -27,15 +27,24 @@ impl Source<'_> {
                 None => return Ok(None),
             },
             "CHECKPOINT" => {
-                if self.tokens.get(1).is_some_and(|t| t.token == Token::LParen) {
-                    return Err(Error::unsupported(
-                        "CHECKPOINT with options is not supported yet",
-                        "Use CHECKPOINT; it returns when everything is durable.",
-                    ));
-                }
-                self.nothing_after(1)?;
-                StatementKind::Checkpoint
+                let texts = self.tokens.iter().skip(1).map(|t| t.token.to_string().to_ascii_uppercase()).collect::<Vec<_>>();
+                let full = match texts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                    [] => false,
+                    ["(", "FULL", ")"] => true,
+                    _ => return Err(self.near_at(1).with_hint("Write CHECKPOINT, or CHECKPOINT (FULL).")),
+                };
+                StatementKind::Checkpoint { full }
             }
+            "RESTORE" => {
+                let at = if self.word(1) == "SAVEPOINT" { 2 } else { 1 };
+                let name = self.name_at(at)?;
+                if name.schema.is_some() {
+                    return Err(self.near_at(at));
+                }
+                self.nothing_after(at + 1)?;
+                StatementKind::RestoreSavepoint(name.name)
+            }
+            "CANCEL" => self.cancel_job()?,
             "FLUSH" => {
                 self.nothing_after(1)?;
                 StatementKind::Flush
@@ -237,6 +246,11 @@ impl Source<'_> {
         let dialect = PostgreSqlDialect {};
         let mut parser = self.parser(&dialect, at);
         let name = parser.parse_object_name(false).map_err(|e| self.syntax(&e))?;
+        if kind == DropKind::MaterializedView
+            && let Some(action) = self.alter_view(&mut parser)?
+        {
+            return Ok(Some(StatementKind::AlterMaterializedView { name: self.name(&name)?, if_exists, action }));
+        }
         if !parser.parse_keywords(&[Keyword::RENAME, Keyword::TO]) {
             return Err(Error::unsupported(
                 format!("ALTER {} other than RENAME TO is not supported yet", kind.noun().to_uppercase()),
@@ -246,6 +260,42 @@ impl Source<'_> {
         let new = parser.parse_identifier().map_err(|e| self.syntax(&e))?;
         self.expect_end(&mut parser)?;
         Ok(Some(StatementKind::Rename { kind, name: self.name(&name)?, if_exists, new_name: fold(&new) }))
+    }
+
+    /// `SET (option = value, …)`, `RESET (option, …)`, `RESTART`
+    fn alter_view(&self, parser: &mut Parser<'_>) -> Result<Option<AlterView>> {
+        let action = if parser.parse_keyword(Keyword::SET) {
+            AlterView::Options(self.options(parser)?.into_iter().map(|(name, value)| (name, Some(value))).collect())
+        } else if parser.parse_keyword(Keyword::RESET) {
+            let names = |parser: &mut Parser<'_>| {
+                parser.expect_token(&Token::LParen)?;
+                let names = parser.parse_comma_separated(Parser::parse_identifier)?;
+                parser.expect_token(&Token::RParen)?;
+                Ok(names)
+            };
+            let names = names(parser).map_err(|e| self.syntax(&e))?;
+            AlterView::Options(names.iter().map(|name| (fold(name), None)).collect())
+        } else if matches!(&parser.peek_token_ref().token, Token::Word(w) if w.value.eq_ignore_ascii_case("restart")) {
+            parser.next_token();
+            AlterView::Restart
+        } else {
+            return Ok(None);
+        };
+        self.expect_end(parser)?;
+        Ok(Some(action))
+    }
+
+    /// `CANCEL JOB number`
+    fn cancel_job(&self) -> Result<StatementKind> {
+        if self.word(1) != "JOB" {
+            return Err(self.near_at(1));
+        }
+        let number = match self.tokens.get(2).map(|t| &t.token) {
+            Some(Token::Number(n, _)) => n.parse().map_err(|_| self.near_at(2))?,
+            _ => return Err(self.near_at(2).with_hint("SHOW JOBS has the numbers.")),
+        };
+        self.nothing_after(3)?;
+        Ok(StatementKind::CancelJob(number))
     }
 
     fn alter_system(&self) -> Result<StatementKind> {
@@ -282,6 +332,7 @@ impl Source<'_> {
             "VIEWS" => (ShowKind::Views, 2),
             "MATERIALIZED" if self.word(2) == "VIEWS" => (ShowKind::MaterializedViews, 3),
             "CHECKPOINTS" => (ShowKind::Checkpoints, 2),
+            "SAVEPOINTS" => (ShowKind::Savepoints, 2),
             "SCHEMAS" => (ShowKind::Schemas, 2),
             "DATABASES" => (ShowKind::Databases, 2),
             "ALL" => (ShowKind::All, 2),

@@ -35,7 +35,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         };
         Error::new(SqlState::SYNTAX_ERROR, message).at(at.max(1))
     })?;
-    let tokens = words::table_function_arguments(positions.flatten(tokens));
+    let tokens = words::saved_relations(words::table_function_arguments(positions.flatten(tokens)));
     split(tokens).into_iter().map(|tokens| Source { sql, positions: &positions, tokens }.statement()).collect()
 }
 

@@ -11,6 +11,7 @@ mod windows;
 use std::sync::Arc;
 
 use arrow_schema::{Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
@@ -18,7 +19,8 @@ use millpond_common::{Error, RelationId, Result, SqlState, SqlType};
 use millpond_plan::StreamPlan;
 use sqlparser::ast;
 
-pub use source::{RelationRef, RelationSource, SystemRelations};
+pub(crate) use source::in_a_view;
+pub use source::{RelationRef, RelationSource, SavedCatalogs, SystemRelations};
 
 use crate::catalog::Catalog;
 use crate::error::from_datafusion;
@@ -67,6 +69,10 @@ pub struct Planner<'a> {
     pub database: String,
     /// For `now()`: the transaction's start.
     pub now: chrono::DateTime<chrono::Utc>,
+    /// Savepoints that a query may name.
+    pub saved: Option<&'a dyn SavedCatalogs>,
+    /// The database of the savepoint whose catalog this is, inside a query of another one.
+    pub at: Option<&'a str>,
 }
 
 impl Planner<'_> {
@@ -131,6 +137,13 @@ impl Planner<'_> {
                 Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1").with_hint("A view's query cannot have parameters.")
             );
         }
+        let saved = bound.plan.exists(|node| {
+            let source = if let LogicalPlan::TableScan(scan) = node { scan.source.downcast_ref::<RelationSource>() } else { None };
+            Ok(source.is_some_and(|s| matches!(s.relation, RelationRef::Saved(..))))
+        });
+        if saved.map_err(from_datafusion)? {
+            return Err(in_a_view());
+        }
         Ok((view_columns(&bound.columns, columns)?, bound.relations))
     }
 
@@ -152,6 +165,8 @@ impl Planner<'_> {
             user: self.user.clone(),
             database: self.database.clone(),
             now: self.now,
+            saved: self.saved,
+            at: self.at,
         };
         let provider = Provider::new(&inner, depth + 1);
         let plan = inner.bind(&query, &provider, &[])?;

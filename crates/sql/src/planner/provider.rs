@@ -69,6 +69,9 @@ impl<'a> Provider<'a> {
 
     fn source(&self, name: &TableReference) -> Result<Arc<dyn TableSource>> {
         let (schema, table) = (name.schema(), name.table());
+        if let Some(database) = name.catalog().filter(|c| *c != self.planner.database) {
+            return self.saved(database, schema.filter(|s| !s.is_empty()), table);
+        }
         let system = |schema: &str| -> Option<Arc<dyn TableSource>> {
             let columns = self.planner.system.schema_of(schema, table)?;
             Some(Arc::new(RelationSource { relation: RelationRef::System(schema.into(), table.into()), schema: columns }))
@@ -92,6 +95,28 @@ impl<'a> Provider<'a> {
         }
     }
 
+    /// A relation as a savepoint has it.
+    fn saved(&self, database: &str, schema: Option<&str>, table: &str) -> Result<Arc<dyn TableSource>> {
+        let other = || {
+            Error::new(SqlState::FEATURE_NOT_SUPPORTED, format!("cross-database references are not implemented: \"{database}\""))
+                .with_hint("Another database can only be a savepoint, such as \"dev@before_upgrade\".")
+        };
+        let catalog = self.planner.saved.filter(|_| database.contains('@')).ok_or_else(other)?.catalog(database)?;
+        let planner = Planner {
+            catalog: &catalog,
+            system: self.planner.system,
+            context: Arc::clone(&self.planner.context),
+            search_path: self.planner.search_path.clone(),
+            user: self.planner.user.clone(),
+            database: self.planner.database.clone(),
+            now: self.planner.now,
+            saved: None,
+            at: Some(database),
+        };
+        let name = schema.map_or_else(|| Name::bare(table), |schema| Name::qualified(schema, table));
+        Provider::new(&planner, self.depth).user(&name)
+    }
+
     fn user(&self, name: &Name) -> Result<Arc<dyn TableSource>> {
         let relation = self.planner.catalog.find(name, &self.planner.search_path).map_err(|e| self.hint(e, name))?;
         let mut named = self.relations.borrow_mut();
@@ -108,7 +133,13 @@ impl<'a> Provider<'a> {
                 let plan = renamed(plan, &relation.columns)?;
                 Ok(Arc::new(ViewSource { schema: relation.columns.clone(), plan }))
             }
-            _ => Ok(Arc::new(RelationSource { relation: RelationRef::User(relation.id), schema: relation.columns.clone() })),
+            _ => {
+                let of = match self.planner.at {
+                    Some(database) => RelationRef::Saved(database.into(), relation.id),
+                    None => RelationRef::User(relation.id),
+                };
+                Ok(Arc::new(RelationSource { relation: of, schema: relation.columns.clone() }))
+            }
         }
     }
 

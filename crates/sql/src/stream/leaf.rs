@@ -26,6 +26,7 @@ impl Builder<'_> {
         };
         let id = match &source.relation {
             RelationRef::User(id) => *id,
+            RelationRef::Saved(..) => return Err(crate::planner::in_a_view()),
             RelationRef::System(schema, name) => {
                 return Err(refuse(
                     format!("the system relation {schema}.{name}"),

@@ -12,7 +12,7 @@ use millpond_common::{Error, Result};
 
 use super::{not_yet, refuse};
 use crate::error::from_datafusion;
-use crate::functions::external;
+use crate::functions::{external, fault};
 use crate::planner::Planner;
 use crate::types;
 
@@ -46,6 +46,7 @@ fn check(plan: &LogicalPlan) -> Result<()> {
         node.apply_expressions(|expr| {
             expr.apply(|e| {
                 match e {
+                    Expr::ScalarFunction(f) if f.func.name() == fault::NAME => fault::check().map_err(external)?,
                     Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => {
                         return Err(external(volatile(f.func.name())));
                     }

@@ -91,6 +91,8 @@ impl Database {
             user: "me".into(),
             database: "dev".into(),
             now: chrono::Utc::now(),
+            saved: None,
+            at: None,
         }
     }
 

@@ -80,8 +80,8 @@ pub fn pg_settings(facts: &Facts, rows: &mut Rows) {
 fn kind(s: &Setting) -> (&'static str, Option<Vec<&'static str>>) {
     match s.kind {
         Kind::Bool => ("bool", None),
-        Kind::Integer => ("integer", None),
-        Kind::Duration | Kind::Text => ("string", None),
+        Kind::Integer | Kind::AtLeast(_) => ("integer", None),
+        Kind::Duration | Kind::Positive | Kind::Size | Kind::Text => ("string", None),
         Kind::OneOf(words) => ("enum", Some(words.to_vec())),
     }
 }

@@ -1,0 +1,161 @@
+//! Savepoints of the whole database, as a user meets them.
+
+use std::process::Command;
+
+use millpond_tests::server::{Server, binary, rows, run, value};
+use tokio_postgres::{Client, NoTls};
+
+async fn connect_to(server: &Server, database: &str) -> Result<Client, tokio_postgres::Error> {
+    let url = server.url().replace("dbname=dev", &format!("dbname={database}"));
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn error_of(client: &Client, sql: &str) -> (String, String) {
+    let error = client.batch_execute(sql).await.unwrap_err();
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error}"));
+    (error.code().code().to_string(), error.message().to_string())
+}
+
+const SETUP: &str = "
+CREATE TABLE t (id INT PRIMARY KEY, v INT);
+CREATE MATERIALIZED VIEW s AS SELECT sum(v) AS s FROM t;
+CREATE VIEW twice AS SELECT s * 2 AS s FROM s;
+INSERT INTO t VALUES (1, 2), (2, 3)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_savepoint_is_read_beside_what_is_live_and_survives_drops() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &[]).await;
+    let client = server.connect().await;
+    for statement in SETUP.split(';') {
+        run(&client, statement).await;
+    }
+    run(&client, "SAVEPOINT before_upgrade").await;
+    run(&client, "UPDATE t SET v = 100 WHERE id = 1").await;
+    let both = "SELECT a.s AS now, b.s AS before FROM s AS a, s FOR SYSTEM_TIME AS OF SAVEPOINT 'before_upgrade' AS b";
+    assert_eq!(rows(&client, both).await.unwrap(), [[Some("103".to_string()), Some("5".to_string())]]);
+    assert_eq!(value(&client, "SELECT s FROM public.twice FOR SYSTEM_TIME AS OF SAVEPOINT before_upgrade").await, "10");
+    assert_eq!(value(&client, "SELECT count(*) FROM \"dev@before_upgrade\".public.t").await, "2");
+    run(&client, "DROP TABLE t CASCADE").await;
+    run(&client, "CREATE TABLE other (id INT)").await;
+    assert_eq!(value(&client, "SELECT kind FROM millpond.savepoints WHERE name = 'before_upgrade'").await, "manual");
+
+    let saved = connect_to(&server, "dev@before_upgrade").await.unwrap();
+    assert_eq!(value(&saved, "SELECT s FROM s").await, "5");
+    assert_eq!(value(&saved, "SELECT s FROM twice").await, "10");
+    assert_eq!(value(&saved, "SELECT v FROM t WHERE id = 1").await, "2");
+    assert_eq!(value(&saved, "SELECT current_database()").await, "dev@before_upgrade");
+    assert_eq!(value(&saved, "SELECT count(*) FROM pg_class WHERE relname IN ('t', 'other')").await, "1");
+    for sql in ["INSERT INTO t VALUES (9, 9)", "DROP TABLE t", "CREATE TABLE x (i INT)", "SAVEPOINT again", "CHECKPOINT"] {
+        assert_eq!(error_of(&saved, sql).await.0, "25006", "{sql}");
+    }
+    assert_eq!(error_of(&client, "RELEASE SAVEPOINT before_upgrade").await.0, "55006");
+    drop(saved);
+
+    server.kill();
+    server.restart().await;
+    let client = server.connect().await;
+    assert_eq!(value(&client, "SELECT s FROM s FOR SYSTEM_TIME AS OF SAVEPOINT 'before_upgrade'").await, "5");
+    for (sql, state) in [
+        ("SAVEPOINT before_upgrade", "42710"),
+        ("RELEASE SAVEPOINT nothing", "42704"),
+        ("RESTORE SAVEPOINT nothing", "42704"),
+        ("SELECT * FROM s FOR SYSTEM_TIME AS OF SAVEPOINT 'nothing'", "42704"),
+        ("CREATE MATERIALIZED VIEW m AS SELECT * FROM t FOR SYSTEM_TIME AS OF SAVEPOINT 'before_upgrade'", "0A000"),
+        ("CREATE VIEW m AS SELECT * FROM t FOR SYSTEM_TIME AS OF SAVEPOINT 'before_upgrade'", "0A000"),
+        ("SELECT * FROM elsewhere.public.t", "0A000"),
+    ] {
+        assert_eq!(error_of(&client, sql).await.0, state, "{sql}");
+    }
+    assert!(connect_to(&server, "dev@nothing").await.is_err());
+    run(&client, "RELEASE SAVEPOINT before_upgrade").await;
+    assert_eq!(value(&client, "SELECT count(*) FROM millpond.savepoints").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_transaction_the_same_words_are_the_transactions() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE t (id INT)").await;
+    run(&client, "BEGIN; INSERT INTO t VALUES (1); SAVEPOINT a; INSERT INTO t VALUES (2); ROLLBACK TO a; RELEASE a; COMMIT").await;
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "1");
+    assert_eq!(value(&client, "SELECT count(*) FROM millpond.savepoints").await, "0");
+    assert_eq!(error_of(&client, "BEGIN; RESTORE SAVEPOINT a").await.0, "25001");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_brings_back_the_whole_database_and_keeps_what_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.connect().await;
+    for statement in SETUP.split(';') {
+        run(&client, statement).await;
+    }
+    run(&client, "SAVEPOINT good").await;
+    run(&client, "DELETE FROM t WHERE id = 1").await;
+    run(&client, "CREATE TABLE later (id INT)").await;
+    run(&client, "RESTORE SAVEPOINT good").await;
+    // All sessions end; the server is there again on the same port.
+    let client = loop {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        if let Ok(client) = connect_to(&server, "dev").await
+            && client.simple_query("SELECT 1").await.is_ok()
+        {
+            break client;
+        }
+    };
+    assert_eq!(value(&client, "SELECT s FROM s").await, "5");
+    assert_eq!(value(&client, "SELECT count(*) FROM pg_class WHERE relname = 'later'").await, "0");
+    run(&client, "INSERT INTO t VALUES (3, 10)").await;
+    assert_eq!(value(&client, "SELECT s FROM s").await, "15");
+    let before = value(&client, "SELECT name FROM millpond.savepoints WHERE kind = 'automatic'").await;
+    assert_eq!(value(&client, &format!("SELECT s FROM s FOR SYSTEM_TIME AS OF SAVEPOINT {before}")).await, "3");
+    assert_eq!(value(&client, &format!("SELECT count(*) FROM later FOR SYSTEM_TIME AS OF SAVEPOINT {before}")).await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_is_a_database_of_its_own() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(dir.path(), &["--parallelism", "2"]).await;
+    let client = server.connect().await;
+    for statement in SETUP.split(';') {
+        run(&client, statement).await;
+    }
+    run(&client, "SAVEPOINT before").await;
+    run(&client, "INSERT INTO t VALUES (3, 1000)").await;
+    let (from, to) = (dir.path().join("db"), other.path().join("db"));
+    let fork = |name: &str| {
+        let arguments = ["fork", "--savepoint", name, "--data-dir", from.to_str().unwrap(), "--to", to.to_str().unwrap()];
+        Command::new(binary()).args(arguments).output().unwrap()
+    };
+    assert!(!fork("nothing").status.success());
+    let made = fork("before");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let second = Server::start(other.path(), &["--parallelism", "1"]).await;
+    let forked = second.connect().await;
+    run(&forked, "INSERT INTO t VALUES (4, 20)").await;
+    assert_eq!(value(&forked, "SELECT s FROM s").await, "25");
+    assert_eq!(value(&client, "SELECT s FROM s").await, "1005");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_checkpoint_writes_everything_and_an_ordinary_one_what_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE t (id INT PRIMARY KEY, v TEXT)").await;
+    run(&client, "INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 20000) AS g(i)").await;
+    run(&client, "CHECKPOINT").await;
+    run(&client, "UPDATE t SET v = 'x' WHERE id = 1").await;
+    run(&client, "CHECKPOINT").await;
+    run(&client, "CHECKPOINT (FULL)").await;
+    let bytes =
+        |kind: &'static str| format!("SELECT bytes FROM millpond.checkpoints WHERE kind = '{kind}' ORDER BY started_at DESC LIMIT 1");
+    let full = value(&client, &bytes("full")).await.parse::<u64>().unwrap();
+    let incremental = value(&client, "SELECT min(bytes) FROM millpond.checkpoints WHERE kind <> 'full' AND bytes > 0").await;
+    assert!(full > 500_000, "{full}");
+    assert!(incremental.parse::<u64>().unwrap() * 10 < full, "{incremental} of {full}");
+}
