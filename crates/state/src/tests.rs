@@ -4,6 +4,7 @@ mod basics;
 mod crash;
 mod damage;
 mod golden;
+mod measure;
 mod model;
 mod pending;
 mod rewind;
