@@ -14,7 +14,9 @@ const DIRECTORY: &str = "MILLPOND_REMOTE_CRASH_TEST_DIRECTORY";
 const CHECKPOINTS: u64 = 6;
 
 fn open(dir: &Path) -> RemoteStorage {
-    RemoteStorage::open(&format!("file://{}", dir.join("storage").display()), options(None)).unwrap()
+    let place = dir.join("storage");
+    std::fs::create_dir_all(&place).unwrap();
+    RemoteStorage::open(&format!("file://{}", place.display()), options(None)).unwrap()
 }
 
 fn acknowledge(dir: &Path, checkpoint: u64) {
