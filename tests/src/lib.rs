@@ -3,6 +3,7 @@
 
 pub mod crash;
 pub mod oracle;
+pub mod random;
 pub mod server;
 pub mod slt;
 pub mod workload;

@@ -67,6 +67,11 @@ impl Server {
         }
     }
 
+    /// What the next start is to be given.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|a| (*a).to_string()).collect();
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(binary());
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();

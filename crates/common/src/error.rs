@@ -186,11 +186,16 @@ impl From<arrow_schema::ArrowError> for Error {
         match e {
             A::DivideByZero => Error::new(SqlState::DIVISION_BY_ZERO, "division by zero"),
             A::ArithmeticOverflow(m) => Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range").with_detail(m),
-            A::CastError(m) => Error::new(SqlState::INVALID_TEXT_REPRESENTATION, m),
-            A::ParseError(m) => Error::new(SqlState::INVALID_TEXT_REPRESENTATION, m),
-            A::ComputeError(m) | A::InvalidArgumentError(m) if m.to_ascii_lowercase().contains("overflow") => {
-                Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range").with_detail(m)
+            A::CastError(m) | A::ParseError(m) => {
+                crate::conversion::in_words(&m).unwrap_or_else(|| Error::new(SqlState::INVALID_TEXT_REPRESENTATION, m))
             }
+            A::ComputeError(m) | A::InvalidArgumentError(m) => match crate::conversion::in_words(&m) {
+                Some(own) => own,
+                None if m.to_ascii_lowercase().contains("overflow") => {
+                    Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range").with_detail(m)
+                }
+                None => Error::new(SqlState::DATA_EXCEPTION, m),
+            },
             A::ExternalError(e) => match e.downcast::<Error>() {
                 Ok(own) => *own,
                 Err(other) => Error::new(SqlState::DATA_EXCEPTION, other.to_string()),

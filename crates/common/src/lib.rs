@@ -6,9 +6,12 @@
 //! - [`hash`]: the fixed hash that assigns a row to its virtual node
 //! - [`types`]: SQL types and the Arrow fields that carry them
 //! - [`relation`]: what state, engine and queries need to know of a table, source or view
-//! - [`error`]: the error type, with SQLSTATE, DETAIL and HINT
+//! - [`error`]: the error type, with SQLSTATE, DETAIL and HINT; [`conversion`]: Arrow's errors of casts as PostgreSQL's
+//! - [`text`]: values as PostgreSQL prints and reads them, and [`mod@column`], which writes them
 //! - [`settings`]: every setting with its default, unit and documentation
 
+pub mod column;
+pub mod conversion;
 pub mod delta;
 pub mod error;
 pub mod hash;
@@ -16,6 +19,7 @@ pub mod ids;
 pub mod relation;
 pub mod row;
 pub mod settings;
+pub mod text;
 pub mod types;
 
 pub use delta::Delta;

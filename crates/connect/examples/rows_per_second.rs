@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use arrow_schema::{Schema, SchemaRef};
 use millpond_common::SqlType::{self, BigInt, Numeric, Text, Timestamp};
-use millpond_connect::{FormatSpec, Poll, open, validate};
+use millpond_connect::{FormatSpec, Poll, Span, open, validate};
 
 const ROWS: usize = 1_000_000;
 
@@ -50,7 +50,7 @@ fn options(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 fn measure(name: &str, options: &BTreeMap<String, String>, schema: &SchemaRef, projection: &[usize]) {
     let started = Instant::now();
-    let mut reader = open(options, &FormatSpec::default(), schema, projection, None).unwrap();
+    let mut reader = open(options, &FormatSpec::default(), schema, projection, Span::default()).unwrap();
     let mut rows = 0;
     while let Poll::Chunk(chunk) = reader.next().unwrap() {
         rows += chunk.delta.len();

@@ -36,6 +36,23 @@ pub const BATCH_ROWS: usize = 8192;
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Position(pub Vec<u8>);
 
+/// What to read of a source.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Span<'a> {
+    /// After this place; `None`: from the start.
+    pub from: Option<&'a Position>,
+    /// Up to this place, which a reader of the same source has come to and `from` has not passed: as fast as can be, then
+    /// the reader ends, whether or not the source does. `None`: all there is and will be.
+    pub until: Option<&'a Position>,
+}
+
+impl<'a> Span<'a> {
+    /// All after a place.
+    pub fn after(from: Option<&'a Position>) -> Span<'a> {
+        Span { from, until: None }
+    }
+}
+
 /// Some rows, and where they end.
 #[derive(Clone, Debug)]
 pub struct Chunk {
@@ -77,17 +94,17 @@ pub fn validate(options: &BTreeMap<String, String>, format: &FormatSpec, schema:
     }
 }
 
-/// Opens a source for reading the columns `projection` of `schema`, in that order, from a position or from its start.
+/// Opens a source for reading the columns `projection` of `schema`, in that order.
 pub fn open(
     options: &BTreeMap<String, String>,
     format: &FormatSpec,
     schema: &SchemaRef,
     projection: &[usize],
-    from: Option<&Position>,
+    span: Span<'_>,
 ) -> Result<Box<dyn Reader>> {
     match connector(options)? {
-        Connector::File => file::open(&Options::new("file", options, file::OPTIONS)?, format, schema, projection, from),
-        Connector::Nexmark => nexmark::open(&Options::new("nexmark", options, nexmark::OPTIONS)?, schema, projection, from),
+        Connector::File => file::open(&Options::new("file", options, file::OPTIONS)?, format, schema, projection, span),
+        Connector::Nexmark => nexmark::open(&Options::new("nexmark", options, nexmark::OPTIONS)?, schema, projection, span),
     }
 }
 

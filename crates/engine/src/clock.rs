@@ -7,6 +7,7 @@
 
 mod epoch;
 mod jobs;
+mod readers;
 mod settle;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -267,7 +268,7 @@ impl Clock {
         !self.transactions.is_empty()
             || !self.flushes.iter().all(|(epoch, _)| epoch.is_some())
             || self.jobs.values().any(|j| j.attached && self.wants_epoch(j))
-            || (!self.is_memory_tight() && self.readers.iter().any(SourceReader::has_input))
+            || (!self.is_memory_tight() && self.readers.iter().any(|r| r.has_input() && self.may_take(r)))
     }
 
     /// A backfilling job reads on in every epoch, even where nothing else happens.

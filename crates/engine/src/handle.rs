@@ -163,7 +163,9 @@ impl Engine {
         tables.into_iter().try_for_each(|t| engine.control(Control::CreateTable(t)))?;
         sources.into_iter().try_for_each(|s| engine.control(Control::CreateSource(s)))?;
         let mut started = Vec::new();
-        for spec in jobs {
+        // Level jobs first: those that begin anew catch up with them.
+        let (level, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| meta.job(j.id).is_some_and(|m| m.level));
+        for spec in level.into_iter().chain(anew) {
             let known = meta.job(spec.id).filter(|j| j.level);
             let restored = known.map(|j| Box::new(RestoredJob { positions: j.positions.clone(), failed: j.failed.clone() }));
             let (reply, answer) = oneshot::channel();
@@ -306,7 +308,7 @@ impl Engine {
         for job in &mut jobs {
             let infos = operators.get(&job.id).into_iter().flatten().map(|s| s.info()).collect::<Vec<_>>();
             let root = infos.iter().map(|i| i.node).max();
-            job.input_rows = infos.iter().filter(|i| i.node == 0 || i.rows_in > 0).map(|i| i.rows_in).max().unwrap_or(0);
+            job.input_rows = infos.iter().filter(|i| i.scan).map(|i| i.rows_out).sum();
             job.output_rows = infos.iter().filter(|i| Some(i.node) == root).map(|i| i.rows_out).sum();
         }
         jobs

@@ -141,6 +141,8 @@ pub struct OperatorInfo {
     pub worker: usize,
     pub rows_in: u64,
     pub rows_out: u64,
+    /// Whether it is where a relation's rows enter.
+    pub scan: bool,
     pub state_rows: u64,
     pub state_bytes: u64,
     pub busy: Duration,
@@ -153,6 +155,7 @@ pub(crate) struct OperatorStats {
     pub node: usize,
     pub name: String,
     pub worker: usize,
+    pub scan: bool,
     pub rows_in: AtomicU64,
     pub rows_out: AtomicU64,
     pub state_rows: AtomicU64,
@@ -161,13 +164,14 @@ pub(crate) struct OperatorStats {
 }
 
 impl OperatorStats {
-    pub fn new(job: JobId, node: usize, name: String, worker: usize) -> Arc<Self> {
+    pub fn new(job: JobId, node: usize, name: String, worker: usize, scan: bool) -> Arc<Self> {
         let zero = || AtomicU64::new(0);
         Arc::new(OperatorStats {
             job,
             node,
             name,
             worker,
+            scan,
             rows_in: zero(),
             rows_out: zero(),
             state_rows: zero(),
@@ -183,6 +187,7 @@ impl OperatorStats {
             node: self.node,
             name: self.name.clone(),
             worker: self.worker,
+            scan: self.scan,
             rows_in: get(&self.rows_in),
             rows_out: get(&self.rows_out),
             state_rows: get(&self.state_rows),

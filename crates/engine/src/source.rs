@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 use millpond_common::{Delta, Error, JobId, RelationId, Result};
-use millpond_connect::{Poll, Position};
+use millpond_connect::{Poll, Position, Span};
 
 use crate::clock::Event;
 use crate::job::SourceSpec;
@@ -36,7 +36,7 @@ pub(crate) struct Rows {
     pub bad_rows: u64,
 }
 
-/// A reader and the jobs that it serves.
+/// A reader and the jobs that it serves. One reader of a source leads; others, of jobs that came later, catch up with it.
 pub(crate) struct SourceReader {
     pub source: RelationId,
     pub jobs: Vec<JobId>,
@@ -44,11 +44,17 @@ pub(crate) struct SourceReader {
     pub columns: Arc<Vec<usize>>,
     /// After the last rows that an epoch has taken.
     pub position: Option<Position>,
+    /// Where the leader was, for a reader that catches up: it ends there.
+    pub until: Option<Position>,
+    /// How often it has been sent after the leader.
+    pub rounds: u32,
+    /// It is about to be level: the leader waits.
+    pub holds_leader: bool,
+    pub started: Instant,
     pub position_text: String,
     pub queue: Receiver<Read>,
     pub rows_read: u64,
     pub bad_rows: u64,
-    pub caught_up: bool,
     /// Whether it has ever read all that was there: the backfill of its jobs is over. A generator that makes its events as
     /// time passes has nothing that was there before.
     pub level: bool,
@@ -58,16 +64,23 @@ pub(crate) struct SourceReader {
 }
 
 impl SourceReader {
-    /// Opens the source and starts to decode.
+    /// Opens the source and starts to decode what comes after `from`, up to `until`.
     pub fn start(
         spec: &SourceSpec,
         columns: Vec<usize>,
         from: Option<Position>,
+        until: Option<Position>,
         jobs: Vec<JobId>,
         wake: Sender<Event>,
         wake_pending: Arc<AtomicBool>,
     ) -> Result<SourceReader> {
-        let mut reader = millpond_connect::open(&spec.options, &spec.format, &spec.schema, &columns, from.as_ref())?;
+        let mut reader = millpond_connect::open(
+            &spec.options,
+            &spec.format,
+            &spec.schema,
+            &columns,
+            Span { from: from.as_ref(), until: until.as_ref() },
+        )?;
         let position_text = from.as_ref().map(|p| reader.describe(p)).unwrap_or_default();
         let (send, queue) = crossbeam_channel::bounded(CHUNKS_AHEAD_MAX);
         let stop = Arc::new(AtomicBool::new(false));
@@ -126,8 +139,11 @@ impl SourceReader {
             queue,
             rows_read: 0,
             bad_rows: 0,
-            caught_up: false,
-            level: generates_live(spec),
+            level: until.is_none() && generates_live(spec),
+            until,
+            rounds: 0,
+            holds_leader: false,
+            started: Instant::now(),
             finished: false,
             error: None,
             stop,
@@ -139,10 +155,9 @@ impl SourceReader {
         !self.queue.is_empty()
     }
 
-    /// Whether this reader and another one of the same source stand at the same place with nothing in between.
-    pub fn is_level_with(&self, other: &SourceReader) -> bool {
-        let settled = |r: &SourceReader| (r.caught_up || r.finished) && r.error.is_none() && r.queue.is_empty();
-        self.source == other.source && settled(self) && settled(other) && self.position == other.position
+    /// Whether it reads on for as long as there is something, and others catch up with it.
+    pub fn leads(&self) -> bool {
+        self.until.is_none()
     }
 }
 

@@ -138,3 +138,21 @@ async fn a_failing_job_stops_alone() {
     assert_eq!(read(&engine, 30), vec![(1, 20), (3, 40), (4, 14)]);
     engine.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_view_is_whole_when_it_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(&dir.path().join("db"), 2, vec![]).await;
+    // Each worker reads its half in several epochs, of which two are on their way at a time.
+    let list = (0..200_000).map(|i| (i, i)).collect::<Vec<_>>();
+    let seq = engine.commit_transaction(vec![(RelationId(1), Delta::insert(rows(&list)))]).await.unwrap();
+    engine.wait_visible(seq).await.unwrap();
+    for id in 10..25 {
+        create(&engine, view(id, 1, -1)).await;
+        let view = engine.store().read_view();
+        let counts = view.scan(RelationId(id), Scan { projection: None, vnodes: 0..256 }).unwrap().map(|b| b.unwrap().num_rows());
+        assert_eq!(counts.sum::<usize>(), list.len(), "view {id}");
+        engine.drop_relations(vec![RelationId(id)], vec![JobId(id)]).await.unwrap();
+    }
+    engine.shutdown().await.unwrap();
+}

@@ -101,6 +101,10 @@ impl wire::Session for SessionAdapter {
         self.session.parameter_status_changes()
     }
 
+    fn cursor_columns(&self, name: &str) -> Option<arrow::datatypes::SchemaRef> {
+        self.session.cursor_columns(name)
+    }
+
     fn cancel_handle(&self) -> wire::CancelHandle {
         self.cancel.clone()
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use futures::StreamExt;
 use millpond_common::{Error, Result, SqlState, SqlType};
@@ -22,7 +22,8 @@ const NAMES_MAX: usize = 1000;
 /// An open query of which rows are fetched.
 pub(crate) struct Cursor {
     schema: SchemaRef,
-    rows: RowStream,
+    /// Ends with `None`, once and for all.
+    rows: Option<RowStream>,
     /// What was read and not fetched yet.
     rest: Option<RecordBatch>,
     /// Outlives its transaction.
@@ -44,10 +45,16 @@ impl Cursor {
         while left > 0 {
             let batch = match self.rest.take() {
                 Some(rest) => rest,
-                None => match self.rows.next().await {
-                    Some(batch) => batch?,
-                    None => break,
-                },
+                None => {
+                    let Some(rows) = &mut self.rows else { break };
+                    match rows.next().await {
+                        Some(batch) => batch?,
+                        None => {
+                            self.rows = None;
+                            break;
+                        }
+                    }
+                }
             };
             let rows = batch.num_rows().min(left);
             if rows < batch.num_rows() {
@@ -75,7 +82,7 @@ fn too_many(what: &str) -> Error {
 
 impl Session {
     /// Statements about what has a name in the session.
-    pub(crate) async fn named(&mut self, kind: &StatementKind, in_block: bool, scope: Scope) -> Result<Response> {
+    pub(crate) async fn named(&mut self, kind: &StatementKind, parameters: &[ArrayRef], in_block: bool, scope: Scope) -> Result<Response> {
         match kind {
             StatementKind::Prepare { name, types, statement } => {
                 if self.prepared.contains_key(name) {
@@ -118,14 +125,20 @@ impl Session {
                 if self.cursors.len() >= NAMES_MAX {
                     return Err(too_many("cursors"));
                 }
-                let bound = scope.planner().plan_query(query, &[])?;
+                // Text may stand for uuid, json and others; what the query asks for decides.
+                let type_of = |p: &ArrayRef| SqlType::of(&Field::new("parameter", p.data_type().clone(), true));
+                let types = parameters.iter().map(|p| Some(type_of(p)).filter(|t| *t != SqlType::Text)).collect::<Vec<_>>();
+                let bound = scope.planner().plan_query(query, &types)?;
+                if bound.params.len() > parameters.len() {
+                    return Err(Error::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${}", parameters.len() + 1)));
+                }
                 let schema = client_schema(&bound.columns);
-                let (runner, plan, view) = self.prepare_query(bound, &[], &scope).await?;
+                let (runner, plan, view) = self.prepare_query(bound, parameters, &scope).await?;
                 let rows = runner.stream(plan, &view).await?;
                 // The time limit is of each FETCH, not of the cursor's life.
                 let limits = crate::cancel::Limits { deadline: None, ..scope.limits };
                 let rows = row_stream(rows, Arc::clone(&schema), limits);
-                self.cursors.insert(name.clone(), Cursor { schema, rows, rest: None, hold: *hold });
+                self.cursors.insert(name.clone(), Cursor { schema, rows: Some(rows), rest: None, hold: *hold });
                 Ok(Response::command("DECLARE CURSOR"))
             }
             StatementKind::Fetch { name, count, skip } => {

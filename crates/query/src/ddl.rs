@@ -224,6 +224,8 @@ impl Session {
         match progress::wait(&name, handle, &scope.limits, &self.sink(), &rows_read).await {
             Ok(()) => {
                 half_built.keep();
+                // A crash after the answer must not fill it again.
+                self.database.engine.checkpoint().await?;
                 Ok(())
             }
             Err(error) => {

@@ -3,8 +3,6 @@
 use datafusion::error::DataFusionError;
 use millpond_common::{Error, SqlState};
 
-use crate::cast_error;
-
 /// DataFusion's error in PostgreSQL's terms.
 pub fn from_datafusion(error: DataFusionError) -> Error {
     let own = match error.find_root() {
@@ -12,7 +10,7 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
         DataFusionError::External(inner) => inner.downcast_ref::<Error>().cloned(),
         _ => None,
     };
-    let error = cast_error::in_words(millpond_sql::error::from_datafusion(error));
+    let error = millpond_sql::error::from_datafusion(error);
     match own {
         // An error that several partitions share is wrapped where its kind is not seen.
         Some(own) if error.state() == SqlState::INTERNAL_ERROR => own,

@@ -10,13 +10,11 @@
 //!   relations (by key where the filters allow it: `keys`), `source_scan` for sources, and [`system`]: pg_catalog,
 //!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it;
 //!   `exists`: EXISTS as a value
-//! - `access`: what catalog functions know of their session; `error`: errors that several of these share, `cast_error`:
-//!   those of conversions
+//! - `access`: what catalog functions know of their session; `error`: errors that several of these share
 
 mod access;
 pub mod block;
 pub mod cancel;
-mod cast_error;
 mod control;
 mod cursor;
 pub mod database;

@@ -1,22 +1,11 @@
 //! Integer arithmetic that reports overflow (22003) as PostgreSQL does, where DataFusion's wraps around.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, Datum};
-use arrow::compute::kernels::numeric::{add, mul, sub};
-use arrow_schema::{ArrowError, DataType};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::error::DataFusionError;
-use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
-};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
-use millpond_common::{Error, SqlState};
 
 /// Puts checked functions in the place of `+`, `-`, `*` over integers. Runs after types are coerced.
 #[derive(Debug, Default)]
@@ -53,118 +42,31 @@ pub fn checked_expr(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 }
 
 fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let integer = |e: &Expr| e.get_type(schema).is_ok_and(|t| t.is_integer());
-    let call = |operation: Operation, args: Vec<Expr>| {
-        let function = Arc::new(ScalarUDF::new_from_impl(Checked::new(operation)));
-        Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
-    };
-    match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if operation(op).is_some() && integer(&left) && integer(&right) => {
-            let (same, operation) = (left.get_type(schema)? == right.get_type(schema)?, operation(op));
-            match operation {
-                Some(operation) if same => Ok(Transformed::yes(call(operation, vec![*left, *right]))),
-                _ => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
+    let type_of = |e: &Expr| e.get_type(schema).ok().filter(|t| t.is_integer());
+    Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if type_of(&left).is_some() && type_of(&left) == type_of(&right) => {
+            match millpond_sql::functions::checked(left.as_ref().clone(), op, right.as_ref().clone()) {
+                Some(call) => Transformed::yes(call),
+                None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
             }
         }
-        Expr::Negative(inner) if integer(&inner) && !matches!(inner.as_ref(), Expr::Literal(..)) => {
+        Expr::Negative(inner) if type_of(&inner).is_some() && !matches!(inner.as_ref(), Expr::Literal(..)) => {
             let zero = Expr::Literal(ScalarValue::new_zero(&inner.get_type(schema)?)?, None);
-            Ok(Transformed::yes(call(Operation::Subtract, vec![zero, *inner])))
+            match millpond_sql::functions::checked(zero, Operator::Minus, inner.as_ref().clone()) {
+                Some(call) => Transformed::yes(call),
+                None => Transformed::no(Expr::Negative(inner)),
+            }
         }
-        other => Ok(Transformed::no(other)),
-    }
-}
-
-fn operation(op: Operator) -> Option<Operation> {
-    match op {
-        Operator::Plus => Some(Operation::Add),
-        Operator::Minus => Some(Operation::Subtract),
-        Operator::Multiply => Some(Operation::Multiply),
-        _ => None,
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Operation {
-    Add,
-    Subtract,
-    Multiply,
-}
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Checked {
-    operation: Operation,
-    signature: Signature,
-}
-
-impl Checked {
-    fn new(operation: Operation) -> Self {
-        Checked { operation, signature: Signature::any(2, Volatility::Immutable) }
-    }
-
-    fn compute(&self, left: &dyn Datum, right: &dyn Datum) -> Result<ArrayRef> {
-        let result = match self.operation {
-            Operation::Add => add(left, right),
-            Operation::Subtract => sub(left, right),
-            Operation::Multiply => mul(left, right),
-        };
-        result.map_err(|e| match e {
-            ArrowError::ArithmeticOverflow(_) | ArrowError::ComputeError(_) => {
-                let name = match left.get().0.data_type() {
-                    DataType::Int16 => "smallint",
-                    DataType::Int32 => "integer",
-                    _ => "bigint",
-                };
-                let error = Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, format!("{name} out of range"));
-                DataFusionError::External(Box::new(error))
-            }
-            other => other.into(),
-        })
-    }
-}
-
-impl ScalarUDFImpl for Checked {
-    fn name(&self) -> &str {
-        match self.operation {
-            Operation::Add => "checked_add",
-            Operation::Subtract => "checked_subtract",
-            Operation::Multiply => "checked_multiply",
-        }
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok(types.first().cloned().unwrap_or(DataType::Int64))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let rows = args.number_rows;
-        match args.args.as_slice() {
-            [ColumnarValue::Scalar(left), ColumnarValue::Scalar(right)] => {
-                let result = self.compute(&left.to_scalar()?, &right.to_scalar()?)?;
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?))
-            }
-            [ColumnarValue::Array(left), ColumnarValue::Scalar(right)] => {
-                Ok(ColumnarValue::Array(self.compute(left, &right.to_scalar()?)?))
-            }
-            [ColumnarValue::Scalar(left), ColumnarValue::Array(right)] => {
-                Ok(ColumnarValue::Array(self.compute(&left.to_scalar()?, right)?))
-            }
-            [left, right] => {
-                let (left, right) = (left.to_array(rows)?, right.to_array(rows)?);
-                Ok(ColumnarValue::Array(self.compute(&left, &right)?))
-            }
-            _ => Err(DataFusionError::Internal("checked arithmetic has two arguments".into())),
-        }
-    }
+        other => Transformed::no(other),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::sync::Arc;
+
     use datafusion::execution::SessionStateBuilder;
     use datafusion::prelude::SessionContext;
 

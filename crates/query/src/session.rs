@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use arrow::array::ArrayRef;
+use arrow_schema::SchemaRef;
 use chrono::{DateTime, Utc};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionContext;
@@ -251,7 +252,7 @@ impl Session {
             | StatementKind::Execute { .. }
             | StatementKind::DeclareCursor { .. }
             | StatementKind::Fetch { .. }
-            | StatementKind::Close(_) => Box::pin(self.named(kind, in_block, scope)).await,
+            | StatementKind::Close(_) => Box::pin(self.named(kind, &parameters, in_block, scope)).await,
             StatementKind::NoOperation(tag) => Ok(Response::command(*tag)),
         }
     }
@@ -298,6 +299,11 @@ impl Session {
             }
         }
         changes
+    }
+
+    /// The columns of an open cursor, which the protocol may ask for as for a portal.
+    pub fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        self.cursors.get(name).map(Cursor::schema)
     }
 
     /// The session's cancel token.

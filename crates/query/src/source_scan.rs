@@ -14,7 +14,7 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use millpond_common::{Error, SqlState};
-use millpond_connect::{FormatSpec, Poll};
+use millpond_connect::{FormatSpec, Poll, Span};
 
 use crate::leaf::LeafExec;
 
@@ -114,7 +114,8 @@ impl Reading {
     /// Reads until the end, the limit, or until `send` says that nobody listens.
     fn run(&self, send: &dyn Fn(RecordBatch) -> bool) -> Result<()> {
         let external = |e: Error| DataFusionError::External(Box::new(e));
-        let mut reader = millpond_connect::open(&self.options, &self.format, &self.declared, &self.columns, None).map_err(external)?;
+        let mut reader =
+            millpond_connect::open(&self.options, &self.format, &self.declared, &self.columns, Span::default()).map_err(external)?;
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut idle = 0;
         while left > 0 {

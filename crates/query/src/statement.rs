@@ -119,6 +119,7 @@ impl Session {
             StatementKind::Explain { .. } | StatementKind::ExplainCreateMaterializedView(_) => {
                 Ok((vec![], Some(text_schema(&["QUERY PLAN"]))))
             }
+            StatementKind::DeclareCursor { query, .. } => Ok((scope.planner().plan_query(query, types)?.params, None)),
             StatementKind::Show(kind) => Ok((vec![], Some(show::columns(kind)?))),
             StatementKind::Fetch { name, skip: false, .. } => Ok((vec![], Some(cursor::find(&self.cursors, name)?.schema()))),
             StatementKind::Execute { name, .. } => Ok((vec![], self.named_statement(name)?.columns())),

@@ -6,6 +6,7 @@
 //! every case; the freer rewrites ([`subqueries`]) are reserved for statements that read the system catalog.
 
 mod casts;
+mod precedence;
 mod quantified;
 mod subqueries;
 mod tables;
@@ -16,7 +17,9 @@ use sqlparser::ast::{
     AccessExpr, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, VisitMut,
     VisitorMut,
 };
-use sqlparser::ast::{DataType, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Value, visit_relations};
+use sqlparser::ast::{
+    DataType, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, TimezoneInfo, Value, visit_relations,
+};
 
 /// Rewrites `statement` in place.
 pub fn rewrite(statement: &mut Statement) {
@@ -28,6 +31,11 @@ pub fn rewrite(statement: &mut Statement) {
     {
         casts::name_beside_wildcard(select);
     }
+}
+
+/// The same for an expression of user data that stands alone, such as a stored default.
+pub fn rewrite_expr(expr: &mut Expr) {
+    let _ = expr.visit(&mut Rewriter { system: false, scopes: Vec::new() });
 }
 
 /// Whether any relation of the statement belongs to PostgreSQL's catalog.
@@ -181,6 +189,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        precedence::distinct_from(expr);
         match expr {
             Expr::Collate { expr: inner, collation } => {
                 // Text is compared by bytes here, which is what these collations mean.
@@ -221,6 +230,8 @@ impl VisitorMut for Rewriter {
             Expr::Identifier(name) if name.quote_style.is_none() => match name.value.to_ascii_lowercase().as_str() {
                 "current_role" => *expr = call("current_user", vec![]),
                 "current_schema" => *expr = call("current_schema", vec![]),
+                "localtimestamp" => *expr = casts::cast(call("now", vec![]), DataType::Timestamp(None, TimezoneInfo::None)),
+                "localtime" => *expr = casts::cast(call("now", vec![]), DataType::Time(None, TimezoneInfo::None)),
                 _ => {}
             },
             Expr::Subquery(query) if self.system => {
@@ -228,6 +239,15 @@ impl VisitorMut for Rewriter {
                     *expr = subqueries::only_if(condition, expr.clone());
                 }
             }
+            Expr::AtTimeZone { timestamp, time_zone } => {
+                *expr = call("timezone", vec![(**time_zone).clone(), (**timestamp).clone()]);
+            }
+            Expr::Interval(interval) => {
+                if let Some(text) = casts::interval_text(interval) {
+                    *expr = casts::cast(string(&text), DataType::Interval { fields: None, precision: None });
+                }
+            }
+            Expr::SimilarTo { .. } => quantified::similar_to(expr),
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
                 quantified::backslash_escape(pattern, escape_char)
             }

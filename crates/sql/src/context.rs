@@ -17,6 +17,8 @@ pub fn base_context() -> SessionContext {
     options.execution.time_zone = Some("UTC".into());
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     options.optimizer.filter_null_join_keys = false;
+    // It takes the first groups by a key although the order is that of an expression over it, such as -k: wrong rows.
+    options.optimizer.enable_topk_aggregation = false;
     options.explain.logical_plan_only = false;
     let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
     let context = SessionContext::new_with_state(state);

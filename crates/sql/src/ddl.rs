@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field, Schema};
+use datafusion::common::DFSchema;
 use millpond_common::{Error, JobId, Result, SqlState, SqlType};
 use sqlparser::ast::{self, ColumnOption, TableConstraint};
 
 use crate::catalog::{NewRelation, RelationKind, SourceDef, TableDef};
+use crate::error::from_datafusion;
 use crate::planner::{Planner, ViewPlan};
 use crate::statement::{CreateMaterializedView, CreateSource, CreateTable, CreateView, fold};
 use crate::types::sql_type;
@@ -58,7 +61,7 @@ pub fn create_table(statement: &CreateTable, planner: &Planner<'_>) -> Result<Ne
                 set_primary_key(&mut table, positions, key.name.as_ref().map(fold), &statement.name.name)?;
             }
             TableConstraint::Check(check) => {
-                checks.push((check.name.as_ref().map(fold), format!("{}_check", statement.name.name), check.expr.as_ref().clone()));
+                checks.push((check.name.as_ref().map(fold), check_name(&statement.name.name, &check.expr), check.expr.as_ref().clone()));
             }
             TableConstraint::Unique(_) | TableConstraint::UniqueUsingIndex(_) => return Err(unique()),
             TableConstraint::ForeignKey(_) => return Err(foreign_key()),
@@ -229,7 +232,13 @@ fn check_key_type(field: &Field) -> Result<()> {
 /// A default is a constant expression of the column's type.
 fn check_default(expr: &ast::Expr, field: &Field, planner: &Planner<'_>) -> Result<()> {
     let sql_type = SqlType::of(field);
-    planner.plan_expr(expr, &Schema::empty(), None, &[], Some(&sql_type)).map(|_| ()).map_err(|e| match e.state() {
+    let value = planner.plan_expr(expr, &Schema::empty(), None, &[], Some(&sql_type)).and_then(|value| {
+        let row =
+            RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &RecordBatchOptions::new().with_row_count(Some(1)))?;
+        let physical = planner.context.create_physical_expr(value, &DFSchema::empty()).map_err(from_datafusion)?;
+        crate::checked_arithmetic(physical).evaluate(&row).map_err(from_datafusion)
+    });
+    value.map(|_| ()).map_err(|e| match e.state() {
         SqlState::UNDEFINED_COLUMN => {
             Error::unsupported("cannot use column reference in DEFAULT expression", "Use constants and functions only.")
         }
@@ -244,13 +253,33 @@ fn check_default(expr: &ast::Expr, field: &Field, planner: &Planner<'_>) -> Resu
 
 fn expect_boolean(expr: &datafusion::logical_expr::Expr, schema: &Schema, relation: &str) -> Result<()> {
     use datafusion::logical_expr::ExprSchemable;
-    let qualified = datafusion::common::DFSchema::try_from_qualified_schema(relation, schema).map_err(crate::error::from_datafusion)?;
-    match expr.get_type(&qualified).map_err(crate::error::from_datafusion)? {
+    let qualified = DFSchema::try_from_qualified_schema(relation, schema).map_err(from_datafusion)?;
+    match expr.get_type(&qualified).map_err(from_datafusion)? {
         arrow_schema::DataType::Boolean => Ok(()),
         other => Err(Error::new(
             SqlState::DATATYPE_MISMATCH,
             format!("argument of CHECK must be type boolean, not type {}", crate::types::postgres_name(&other)),
         )),
+    }
+}
+
+/// The name of a CHECK that was given none: with its column, if it has just one.
+fn check_name(table: &str, expr: &ast::Expr) -> String {
+    let mut columns = Vec::new();
+    let _ = ast::visit_expressions(expr, |e| {
+        let name = match e {
+            ast::Expr::Identifier(ident) => fold(ident),
+            ast::Expr::CompoundIdentifier(parts) => parts.last().map(fold).unwrap_or_default(),
+            _ => return std::ops::ControlFlow::<()>::Continue(()),
+        };
+        if !columns.contains(&name) {
+            columns.push(name);
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    match columns.as_slice() {
+        [column] => format!("{table}_{column}_check"),
+        _ => format!("{table}_check"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use datafusion::common::{Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
-use millpond_common::{Error, SqlState};
+use millpond_common::{Error, SqlState, conversion};
 
 /// DataFusion's error with PostgreSQL's SQLSTATE and message.
 pub fn from_datafusion(error: DataFusionError) -> Error {
@@ -76,17 +76,10 @@ fn from_schema(error: &SchemaError, position: Option<usize>) -> Error {
             }
         },
     };
-    match position.or_else(|| match error_field(&error) {
-        0 => None,
-        p => Some(p),
-    }) {
+    match position {
         Some(position) => error.at(position),
         None => error,
     }
-}
-
-fn error_field(error: &Error) -> usize {
-    error.position().unwrap_or(0)
 }
 
 /// Whether one name could be a slip of the pen for the other: at most a quarter of its letters differ.
@@ -96,6 +89,14 @@ fn close(a: &str, b: &str) -> bool {
 
 /// Errors that DataFusion tells by their text only.
 fn from_text(message: &str, otherwise: SqlState) -> Error {
+    // Our own error, wrapped in a sentence of DataFusion's.
+    if let Some(at) = message.rfind("External error: ") {
+        let own = message[at + 16..].lines().next().unwrap_or_default();
+        const STATES: [&str; 4] = ["42804", "42883", "22023", "22P02"];
+        if let Some((text, state)) = STATES.iter().find_map(|s| Some((own.strip_suffix(&format!(" ({s})"))?, *s))) {
+            return Error::new(SqlState(state), text);
+        }
+    }
     // A backtrace or a list of candidates may follow; the first line says it.
     let line = message.lines().next().unwrap_or_default();
     let line = line.strip_prefix("Error during planning: ").unwrap_or(line);
@@ -106,9 +107,25 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
         let name = rest.split('\'').next().unwrap_or_default();
         return Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist")).with_hint(signature_hint);
     }
-    if let Some(at) = line.find("No function matches the given name and argument types '") {
-        let call = line[at..].split('\'').nth(1).unwrap_or_default();
+    if let Some(at) = message.find("No function matches the given name and argument types '") {
+        let call = message[at..].split('\'').nth(1).unwrap_or_default();
         return Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {} does not exist", sql_types(call))).with_hint(signature_hint);
+    }
+    if has("failed to match any signature") {
+        let name = line.split('\'').nth(1).unwrap_or_default();
+        return Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist for these argument types"))
+            .with_hint(signature_hint);
+    }
+    if has("order by column out of bounds") {
+        let position = line.split("specified: ").nth(1).and_then(|r| r.split(',').next()).unwrap_or_default();
+        return Error::new(SqlState::INVALID_COLUMN_REFERENCE, format!("ORDER BY position {position} is not in select list"));
+    }
+    if has("aggregate functions are not allowed in the where") {
+        return Error::new(SqlState::GROUPING_ERROR, "aggregate functions are not allowed in WHERE").with_hint("Use HAVING.");
+    }
+    if has("the window ") && has("is not defined") {
+        let name = line.split_whitespace().nth(2).unwrap_or_default();
+        return Error::new(SqlState::UNDEFINED_OBJECT, format!("window \"{name}\" does not exist"));
     }
     if has("table function '") && has("not found") {
         let name = line.split('\'').nth(1).unwrap_or_default();
@@ -125,6 +142,17 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
     if let Some(rest) = line.find("Cannot coerce arithmetic expression ").map(|i| &line[i + 36..]) {
         let rest = rest.split(" to valid types").next().unwrap_or(rest);
         return no_operator(rest);
+    }
+    if let Some(rest) = line.find("string concat operation ").map(|i| &line[i + 24..]) {
+        return no_operator(rest);
+    }
+    if let Some(rest) = line.find("logical boolean operation ").map(|i| &line[i + 26..]) {
+        let op = if rest.contains(" AND ") { "AND" } else { "OR" };
+        let of = rest.split(&format!(" {op} ")).find(|t| *t != "Boolean").unwrap_or(rest);
+        return not_boolean(op, of);
+    }
+    if let Some(rest) = line.find("Unary operator 'NOT' requires a boolean expression, got ").map(|i| &line[i + 56..]) {
+        return not_boolean("NOT", rest);
     }
     if let Some(rest) = line.find("comparison operation ").map(|i| &line[i + 21..]) {
         return no_operator(rest);
@@ -168,10 +196,13 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
     if has("divide by zero") || has("division by zero") {
         return Error::new(SqlState::DIVISION_BY_ZERO, "division by zero");
     }
+    if let Some(own) = conversion::in_words(line) {
+        return own;
+    }
     if has("overflow") {
         return Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range").with_detail(line.to_string());
     }
-    if has("cast error") || has("cannot cast string") || has("error parsing") || has("parser error") {
+    if has("cast error") || has("error parsing") || has("parser error") {
         return Error::new(SqlState::INVALID_TEXT_REPRESENTATION, line.to_string());
     }
     if has("not supported") || has("not implemented") || has("unsupported") || has("not yet implemented") {
@@ -184,6 +215,10 @@ fn from_text(message: &str, otherwise: SqlState) -> Error {
 fn no_operator(types: &str) -> Error {
     Error::new(SqlState::UNDEFINED_FUNCTION, format!("operator does not exist: {}", sql_types(types.trim())))
         .with_hint("No operator matches the given name and argument types. You might need to add explicit type casts.")
+}
+
+fn not_boolean(op: &str, of: &str) -> Error {
+    Error::new(SqlState::DATATYPE_MISMATCH, format!("argument of {op} must be type boolean, not type {}", sql_types(of.trim())))
 }
 
 /// DataFusion names the expression that is neither grouped nor aggregated in quotes.

@@ -108,6 +108,46 @@ fn character_length(length: &Option<CharacterLength>) -> Result<Option<u32>> {
     }
 }
 
+/// Types that compare with each other, and convert to each other where they are assigned.
+#[derive(PartialEq, Eq, Clone, Copy, Debug)]
+#[allow(missing_docs)] // the variants say it
+pub(crate) enum Family {
+    Boolean,
+    Number,
+    Text,
+    Date,
+    Time,
+    Interval,
+    Bytes,
+    Uuid,
+    Json,
+    Array,
+}
+
+impl Family {
+    /// A type's family.
+    pub(crate) fn of(sql_type: &SqlType) -> Family {
+        match sql_type {
+            SqlType::Boolean => Family::Boolean,
+            SqlType::SmallInt
+            | SqlType::Integer
+            | SqlType::BigInt
+            | SqlType::Real
+            | SqlType::Double
+            | SqlType::Numeric { .. }
+            | SqlType::Oid => Family::Number,
+            SqlType::Text | SqlType::Varchar(_) | SqlType::Name | SqlType::Char | SqlType::Unknown => Family::Text,
+            SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz => Family::Date,
+            SqlType::Time => Family::Time,
+            SqlType::Interval => Family::Interval,
+            SqlType::Bytea => Family::Bytes,
+            SqlType::Uuid => Family::Uuid,
+            SqlType::Json | SqlType::Jsonb => Family::Json,
+            SqlType::Array(_) => Family::Array,
+        }
+    }
+}
+
 /// Whether an Arrow type is one that a SQL type is stored as.
 pub fn is_exact(field: &Field) -> bool {
     SqlType::of(field).arrow().equals_datatype(field.data_type())

@@ -110,6 +110,25 @@ fn lock(dir: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// The files of RocksDB's log, for [`name_log_files`]: opening moves their contents elsewhere.
+pub(crate) fn log_files(dir: &Path) -> String {
+    let entries = fs::read_dir(database(dir)).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
+    let mut logs =
+        entries.filter(|p| p.extension().is_some_and(|e| e == "log")).map(|p| format!("\"{}\"", p.display())).collect::<Vec<_>>();
+    logs.sort();
+    logs.join(", ")
+}
+
+/// Damage that was found without a file's name is in the log: RocksDB names all other files.
+pub(crate) fn name_log_files(dir: &Path, logs: &str, error: Error) -> Error {
+    let named = |text: &str| text.contains(&*dir.to_string_lossy());
+    if error.state() != SqlState::DATA_CORRUPTED || error.detail().is_some_and(named) {
+        return error;
+    }
+    let known = error.detail().map(|d| format!("{d}. ")).unwrap_or_default();
+    error.with_detail(format!("{known}The files are in \"{}\"; the log is {logs}.", database(dir).display()))
+}
+
 /// Somebody else has the directory open.
 pub(crate) fn in_use(dir: &Path, holder: &str) -> Error {
     let message = format!("data directory \"{}\" is in use by {holder}", dir.display());

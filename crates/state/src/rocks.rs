@@ -29,6 +29,8 @@ pub(crate) struct Rocks {
     compression: Mutex<Compression>,
     /// Ids of relations without a key, whose values are weights: compaction drops the zeros.
     pub(crate) weighted: Weighted,
+    /// The log's last record was incomplete when it was opened.
+    pub(crate) log_torn: bool,
     _lock: Option<File>,
 }
 
@@ -36,24 +38,31 @@ impl Rocks {
     /// Opens the database in a directory, or creates it. `memory`: how many bytes it may use, roughly.
     pub(crate) fn open(dir: &Path, staging: &Path, memory: u64, tuning: &Tuning, lock: File) -> Result<Rocks> {
         let (weighted, cache) = (Arc::default(), Cache::new_lru_cache(tuning.cache_bytes(memory)));
-        let open = || DB::open_cf_descriptors(&database_options(), dir, families(&cache, &weighted, tuning));
-        let db = match open() {
-            Ok(db) => db,
-            Err(error) => rescue::reopen(dir, staging, error.as_ref(), open).ok_or_else(|| unusable(error, tuning))?,
+        let open = |mode| DB::open_cf_descriptors(&database_options(mode), dir, families(&cache, &weighted, tuning));
+        // A torn last record was never acknowledged, but a record of a wrong length looks the same: so it is told.
+        let (db, log_torn) = match open(DBRecoveryMode::AbsoluteConsistency) {
+            Ok(db) => (db, false),
+            Err(_) => match open(DBRecoveryMode::TolerateCorruptedTailRecords) {
+                Ok(db) => (db, true),
+                Err(error) => {
+                    let open = || open(DBRecoveryMode::TolerateCorruptedTailRecords);
+                    (rescue::reopen(dir, staging, error.as_ref(), open).ok_or_else(|| unusable(error, tuning))?, false)
+                }
+            },
         };
-        Ok(Rocks { db, cache, compression: Mutex::new(tuning.compression), weighted, _lock: Some(lock) })
+        Ok(Rocks { db, cache, compression: Mutex::new(tuning.compression), weighted, log_torn, _lock: Some(lock) })
     }
 
     /// Opens a database that is never written again. Others may have it open, too.
     pub(crate) fn open_read_only(dir: &Path) -> Result<Rocks> {
         let (weighted, tuning) = (Arc::default(), Tuning::default());
         let cache = Cache::new_lru_cache(tuning.cache_bytes(0));
-        let mut options = database_options();
+        let mut options = database_options(DBRecoveryMode::TolerateCorruptedTailRecords);
         options.create_if_missing(false);
         options.create_missing_column_families(false);
         let families = families(&cache, &weighted, &tuning);
         let db = DB::open_cf_descriptors_read_only(&options, dir, families, false).map_err(storage_error)?;
-        Ok(Rocks { db, cache, compression: Mutex::new(tuning.compression), weighted, _lock: None })
+        Ok(Rocks { db, cache, compression: Mutex::new(tuning.compression), weighted, log_torn: false, _lock: None })
     }
 
     /// Changes what can be changed while it is open; it holds for files written from now on.
@@ -110,14 +119,13 @@ impl Rocks {
     }
 }
 
-fn database_options() -> Options {
+fn database_options(recovery: DBRecoveryMode) -> Options {
     let mut o = Options::default();
     o.create_if_missing(true);
     o.create_missing_column_families(true);
     // The log is short: its entries leave with the next checkpoint. Replaying it is most of a start after a crash.
     o.set_max_total_wal_size(16 * MIB as u64);
-    // A torn last record was never acknowledged; damage before it is not ours to skip over silently.
-    o.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    o.set_wal_recovery_mode(recovery);
     o.set_track_and_verify_wals_in_manifest(true);
     o.set_max_background_jobs(2);
     o.set_max_open_files(1000);

@@ -32,6 +32,9 @@ pub struct Recovered {
     pub catalog: Vec<(Vec<u8>, Vec<u8>)>,
     /// The table log's entries that this checkpoint does not contain, in order.
     pub log_tail: Vec<(u64, Vec<u8>)>,
+    /// The log's end could not be read. After a crash in the middle of a write, which nobody had been answered, that is
+    /// as it should be; anything else is damage.
+    pub log_torn: bool,
 }
 
 /// What to make durable.
@@ -141,14 +144,22 @@ impl Store {
         let staging = directory::staging(dir);
         savepoint::finish(dir)?;
         savepoint::clean(dir)?;
+        let logs = directory::log_files(dir);
         let rocks = Rocks::open(&directory::database(dir), &staging, options.memory / 4, &options.tuning, lock).map_err(|e| {
             let locked =
                 e.detail().is_some_and(|d| d.contains("lock hold by current process") || d.contains("Resource temporarily unavailable"));
-            if locked { directory::in_use(dir, "a reader that has not ended yet") } else { e }
+            if locked { directory::in_use(dir, "a reader that has not ended yet") } else { directory::name_log_files(dir, &logs, e) }
         })?;
         let rocks = Arc::new(rocks);
-        let family = LogFamily::read(&rocks)?;
-        commit::recover(&rocks, &staging, family.record.as_ref())?;
+        let log_torn = rocks.log_torn;
+        if log_torn {
+            tracing::warn!("the table log ends in an incomplete record: a crash interrupted a write, or the file is damaged");
+        }
+        let family = LogFamily::read(&rocks).and_then(|family| {
+            commit::recover(&rocks, &staging, family.record.as_ref())?;
+            Ok(family)
+        });
+        let family = family.map_err(|e| directory::name_log_files(dir, &logs, e))?;
 
         let next_seq = family.next_seq();
         let record = family.record.unwrap_or_default();
@@ -176,7 +187,7 @@ impl Store {
             savepoints: Mutex::default(),
             cut: Arc::new(AtomicU64::new(record.epoch)),
         };
-        let recovered = Recovered { epoch: record.epoch, meta: record.meta, catalog: family.catalog, log_tail: family.entries };
+        let recovered = Recovered { epoch: record.epoch, meta: record.meta, catalog: family.catalog, log_tail: family.entries, log_torn };
         Ok((Arc::new(store), recovered))
     }
 

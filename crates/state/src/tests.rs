@@ -2,9 +2,14 @@
 
 mod basics;
 mod crash;
+mod damage;
+mod golden;
+mod measure;
 mod model;
 mod pending;
+mod sample;
 mod savepoints;
 mod storage;
 pub(crate) mod support;
 mod tables;
+mod tuning;

@@ -73,6 +73,10 @@ pub trait Session: Send {
     /// last call; the first call gives those that differ from the defaults.
     fn parameter_status_changes(&mut self) -> Vec<(String, String)>;
 
+    /// The columns of a cursor that a statement has opened: in PostgreSQL it is a portal, and may be described.
+    fn cursor_columns(&self, _name: &str) -> Option<SchemaRef> {
+        None
+    }
     /// The session's one handle: after [`CancelHandle::cancel`], `execute` and row streams fail with 57014.
     /// The protocol resets it when the next message arrives.
     fn cancel_handle(&self) -> CancelHandle;

@@ -8,6 +8,7 @@ use arrow::array::ArrayRef;
 use bytes::Bytes;
 use millpond_common::{Error, Result, SqlState, SqlType};
 
+use crate::binary::FromBinary;
 use crate::connection::Connection;
 use crate::database::{Response, Statement};
 use crate::describe::{oid, parameter_type, row_description};
@@ -157,12 +158,13 @@ impl Connection {
     }
 
     fn describe_portal(&mut self, name: &str) -> Result<()> {
-        let portal = self.prepared.portals.get(name).ok_or_else(|| no_portal(name))?;
-        match portal.statement.columns() {
-            Some(schema) => {
-                let columns = row_description(&schema, |i| portal.binary.get(i).copied().unwrap_or(false))?;
-                self.io.output.row_description(columns);
-            }
+        let (columns, binary) = match (self.prepared.portals.get(name), self.session.cursor_columns(name)) {
+            (Some(portal), _) => (portal.statement.columns(), portal.binary.as_slice()),
+            (None, Some(columns)) => (Some(columns), [].as_slice()),
+            (None, None) => return Err(no_portal(name)),
+        };
+        match columns {
+            Some(schema) => self.io.output.row_description(row_description(&schema, |i| binary.get(i).copied().unwrap_or(false))?),
             None => self.io.output.no_data(),
         }
         Ok(())

@@ -2,3 +2,4 @@
 
 pub mod bank;
 pub mod isolation;
+pub mod queries;

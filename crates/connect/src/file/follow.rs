@@ -11,7 +11,7 @@ use super::discover::{self, Found, State};
 use super::lines::TextFile;
 use super::mark::{self, Mark, Marks};
 use super::parquet::{self, ParquetFile};
-use crate::{Chunk, Encode, Poll, Position, Reader};
+use crate::{Chunk, Encode, Poll, Position, Reader, Span};
 
 /// How often files are looked for when there is nothing to read.
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
@@ -27,6 +27,8 @@ const OPEN_FILES_MAX: usize = 16;
 pub struct FileReader {
     plan: Plan,
     marks: Marks,
+    /// Where reading ends, if not with the files.
+    until: Option<Marks>,
     /// The files with something to read, in the order of their names.
     ready: VecDeque<Found>,
     current: Option<(String, OpenFile)>,
@@ -43,12 +45,13 @@ enum OpenFile {
 }
 
 impl FileReader {
-    /// Opens at a position, or at the start.
-    pub fn new(plan: Plan, from: Option<&Position>) -> Result<FileReader> {
-        let marks = from.map_or(Ok(Marks::default()), Marks::decode)?;
+    /// Opens what is to be read.
+    pub fn new(plan: Plan, span: Span<'_>) -> Result<FileReader> {
+        let marks = span.from.map_or(Ok(Marks::default()), Marks::decode)?;
         let mut reader = FileReader {
             plan,
             marks,
+            until: span.until.map(Marks::decode).transpose()?,
             ready: VecDeque::new(),
             current: None,
             idle: HashMap::new(),
@@ -59,6 +62,11 @@ impl FileReader {
             reader.look()?;
         } else {
             reader.list()?;
+        }
+        if let Some(until) = &reader.until {
+            let reached = |path: &String, mark: &Mark| reader.marks.files.get(path).is_some_and(|m| m.offset >= mark.offset);
+            let part = |path: &String| until.files.get(path).is_some_and(|mark| !reached(path, mark));
+            reader.ready.retain(|f| part(&f.path) || until.through.as_ref().is_some_and(|through| f.path <= *through));
         }
         Ok(reader)
     }
@@ -127,7 +135,7 @@ impl FileReader {
                 OpenFile::Text(text)
             }
             _ => match self.plan.encode {
-                Encode::Parquet => OpenFile::Parquet(Box::new(ParquetFile::open(&self.plan, &path, &mark)?)),
+                Encode::Parquet => OpenFile::Parquet(Box::new(ParquetFile::open(&self.plan, &path, &mark, self.end_of(&path))?)),
                 Encode::Csv { .. } | Encode::Json => OpenFile::Text(Box::new(TextFile::open(&self.plan, &path, &mark)?)),
             },
         };
@@ -157,6 +165,11 @@ impl FileReader {
         Ok(Poll::Chunk(Chunk { delta: Delta::insert(batch), end: self.marks.encode()?, bad_rows }))
     }
 
+    /// Where reading of a file ends, if not with the file.
+    fn end_of(&self, path: &str) -> Option<u64> {
+        self.until.as_ref().and_then(|u| u.files.get(path)).map(|m| m.offset)
+    }
+
     fn unit(&self) -> &'static str {
         match self.plan.encode {
             Encode::Parquet => "row",
@@ -170,9 +183,9 @@ fn is_gone(path: &str) -> bool {
 }
 
 impl OpenFile {
-    fn read(&mut self, plan: &Plan) -> Result<Option<(RecordBatch, u64, Mark)>> {
+    fn read(&mut self, plan: &Plan, end: Option<u64>) -> Result<Option<(RecordBatch, u64, Mark)>> {
         match self {
-            OpenFile::Text(file) => match file.read(plan.batch_rows, !plan.follow)? {
+            OpenFile::Text(file) => match file.read(plan.batch_rows, !plan.follow, end)? {
                 Some((batch, bad_rows)) => Ok(Some((batch, bad_rows, file.mark()?))),
                 None => Ok(None),
             },
@@ -184,15 +197,16 @@ impl OpenFile {
 impl Reader for FileReader {
     fn next(&mut self) -> Result<Poll> {
         loop {
-            if let Some((path, file)) = &mut self.current {
-                if let Some((batch, bad_rows, mark)) = file.read(&self.plan)? {
-                    let path = path.clone();
+            if let Some((path, mut file)) = self.current.take() {
+                let read = file.read(&self.plan, self.end_of(&path))?;
+                self.current = Some((path.clone(), file));
+                if let Some((batch, bad_rows, mark)) = read {
                     return self.chunk(path, mark, batch, bad_rows);
                 }
                 self.leave();
             } else if let Some(found) = self.ready.pop_front() {
                 self.start(found)?;
-            } else if !self.plan.follow {
+            } else if !self.plan.follow || self.until.is_some() {
                 return Ok(Poll::End);
             } else {
                 let wait = self.next_look.saturating_duration_since(Instant::now());

@@ -112,15 +112,15 @@ impl TextFile {
         Ok(Mark { offset: self.offset, line: self.line, check })
     }
 
-    /// The next rows and the number of bad records among them; `None`: no more complete records now. With `whole` the
-    /// file's end ends its last record, without it only a line end does.
-    pub fn read(&mut self, batch_rows: usize, whole: bool) -> Result<Option<(RecordBatch, u64)>> {
+    /// The next rows and the number of bad records among them; `None`: no more complete records now, or none before `end`.
+    /// With `whole` the file's end ends its last record, without it only a line end does.
+    pub fn read(&mut self, batch_rows: usize, whole: bool, end: Option<u64>) -> Result<Option<(RecordBatch, u64)>> {
         if !self.begin(whole)? {
             return Ok(None);
         }
         let start = self.offset;
         let mut last = false;
-        while self.rows.len() < batch_rows && self.offset - start < CHUNK_BYTES_MAX {
+        while self.rows.len() < batch_rows && self.offset - start < CHUNK_BYTES_MAX && end.is_none_or(|end| self.offset < end) {
             let pending = &self.buffer[self.from..self.to];
             let place = Place { path: &self.path, unit: "line", number: self.line };
             let step = match &mut self.format {

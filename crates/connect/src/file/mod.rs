@@ -19,7 +19,7 @@ use arrow_schema::{Schema, SchemaRef};
 use millpond_common::{Error, Result, SqlState};
 
 use crate::options::{Known, Options, invalid};
-use crate::{BATCH_ROWS, Encode, FormatSpec, Position, Reader};
+use crate::{BATCH_ROWS, Encode, FormatSpec, Reader, Span};
 
 pub mod csv;
 pub mod discover;
@@ -115,16 +115,10 @@ pub fn validate(options: &Options, format: &FormatSpec, schema: Option<&SchemaRe
     Ok(plan.schema)
 }
 
-/// Opens the files from a position, or from the first one's start.
-pub fn open(
-    options: &Options,
-    format: &FormatSpec,
-    schema: &SchemaRef,
-    projection: &[usize],
-    from: Option<&Position>,
-) -> Result<Box<dyn Reader>> {
+/// Opens the files.
+pub fn open(options: &Options, format: &FormatSpec, schema: &SchemaRef, projection: &[usize], span: Span<'_>) -> Result<Box<dyn Reader>> {
     let plan = Plan::new(options, format, schema, projection)?;
-    Ok(Box::new(follow::FileReader::new(plan, from)?))
+    Ok(Box::new(follow::FileReader::new(plan, span)?))
 }
 
 fn undeclared(why: &str) -> Error {

@@ -59,8 +59,8 @@ pub fn is_complete(path: &str) -> Result<bool> {
 }
 
 impl ParquetFile {
-    /// Opens a file at a mark, which must be one of this file.
-    pub fn open(plan: &Plan, path: &str, mark: &Mark) -> Result<ParquetFile> {
+    /// Opens a file at a mark, which must be one of this file, to read up to its end or to row `end`.
+    pub fn open(plan: &Plan, path: &str, mark: &Mark, end: Option<u64>) -> Result<ParquetFile> {
         let (file, metadata) = metadata(path)?;
         let check = mark::whole_check(&file).map_err(|e| io(path, &e))?;
         if mark.offset > 0 && mark.check != check {
@@ -85,13 +85,15 @@ impl ParquetFile {
             }
         }
         let mask = ProjectionMask::roots(metadata.parquet_schema(), present);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_row_groups(groups)
             .with_offset(skip as usize)
-            .with_batch_size(plan.batch_rows)
-            .build()
-            .map_err(|e| broken(path, &e))?;
+            .with_batch_size(plan.batch_rows);
+        if let Some(end) = end {
+            builder = builder.with_limit(end.saturating_sub(mark.offset) as usize);
+        }
+        let reader = builder.build().map_err(|e| broken(path, &e))?;
         Ok(ParquetFile {
             path: path.to_string(),
             check,

@@ -19,7 +19,7 @@ use millpond_common::{Delta, Error, Result, SqlState, SqlType};
 
 use crate::decode::time::timestamp;
 use crate::options::{Known, Options, invalid};
-use crate::{BATCH_ROWS, Chunk, FormatSpec, Poll, Position, Reader};
+use crate::{BATCH_ROWS, Chunk, FormatSpec, Poll, Position, Reader, Span};
 
 pub mod generator;
 pub mod strings;
@@ -100,14 +100,19 @@ pub fn validate(options: &Options, format: &FormatSpec, schema: Option<&SchemaRe
     }
 }
 
-/// Opens the events from a position, or from event 0.
-pub fn open(options: &Options, schema: &SchemaRef, projection: &[usize], from: Option<&Position>) -> Result<Box<dyn Reader>> {
-    let config = Config::new(options)?;
+/// Opens the events.
+pub fn open(options: &Options, schema: &SchemaRef, projection: &[usize], span: Span<'_>) -> Result<Box<dyn Reader>> {
+    let mut config = Config::new(options)?;
     let all = columns(config.stream, schema)?;
     let columns = projection.iter().map(|c| all[*c]).collect::<Vec<_>>();
-    let first = from
-        .map_or(Some(0), event_of)
-        .ok_or_else(|| Error::new(SqlState::DATA_CORRUPTED, "the stored position of a nexmark source cannot be read"))?;
+    let number = |position| {
+        event_of(position).ok_or_else(|| Error::new(SqlState::DATA_CORRUPTED, "the stored position of a nexmark source cannot be read"))
+    };
+    let first = span.from.map_or(Ok(0), number)?;
+    if let Some(until) = span.until {
+        // These events have been made before: there is nothing to wait for.
+        (config.events, config.rate) = (Some(number(until)?), None);
+    }
     let values = Values::new(config.generator, &columns);
     Ok(Box::new(NexmarkReader {
         schema: Arc::new(schema.project(projection)?),

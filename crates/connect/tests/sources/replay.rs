@@ -127,6 +127,74 @@ proptest! {
     }
 }
 
+/// Reading between any two places that a reader has come to gives exactly the rows between them, whoever reads: with
+/// other chunks, in files that have grown since, from a source that never ends.
+fn check_spans(source: &Source, wider: &Source) {
+    let read = present(source.open(None).unwrap().as_mut()).unwrap();
+    let mut places = vec![(0, None)];
+    places.extend(read.ends.iter().map(|(rows, at)| (*rows, Some(at))));
+    for (first, (from_rows, from)) in places.iter().enumerate() {
+        for (until_rows, until) in &places[first..] {
+            let Some(until) = until else { continue };
+            let sorted = |mut rows: Vec<String>| {
+                rows.sort();
+                rows
+            };
+            let expected = sorted(read.rows[*from_rows..*until_rows].to_vec());
+            assert_eq!(sorted(source.between(*from, until)), expected, "{from:?} to {until:?}");
+            assert_eq!(sorted(wider.between(*from, until)), expected, "{from:?} to {until:?} in other chunks");
+        }
+    }
+}
+
+#[test]
+fn spans_of_text_files() {
+    let csv = |rows: std::ops::Range<i64>| rows.map(|n| format!("{n},\"line {n}\n\"\n\n")).collect::<String>();
+    for follow in ["false", "true"] {
+        let dir = Dir::new(&[("a.csv", &format!("n,t\n{}", csv(0..7))), ("b.csv", &format!("n,t\n{}", csv(7..12))), ("c.csv", "n,t\n")]);
+        let source = |rows: &str| {
+            let columns = [("n", BigInt), ("t", Text)];
+            Source::file(&dir, "*.csv", Encode::csv(), &columns).with("follow", follow).with("batch_rows", rows)
+        };
+        check_spans(&source("3"), &source("100"));
+        check_spans(&source("2"), &source("1"));
+    }
+}
+
+#[test]
+fn spans_of_a_file_that_grows() {
+    let dir = Dir::new(&[("a.json", "{\"n\":1}\n{\"n\":2}\n")]);
+    let source = Source::file(&dir, "*.json", Encode::Json, &[("n", BigInt)]).with("follow", "true");
+    let mut reader = source.open(None).unwrap();
+    let first = present(reader.as_mut()).unwrap().ends.pop().unwrap().1;
+    dir.append("a.json", "{\"n\":3}\n");
+    dir.write("0.json", "{\"n\":4}\n");
+    assert_eq!(source.between(None, &first), ["1", "2"]);
+    let second = source.open(Some(&first)).map(|mut r| present(r.as_mut()).unwrap().ends.pop().unwrap().1).unwrap();
+    dir.append("a.json", "{\"n\":5}\n");
+    assert_eq!(source.between(Some(&first), &second), ["4", "3"]);
+    assert!(source.between(Some(&second), &second).is_empty());
+}
+
+#[test]
+fn spans_of_parquet_files() {
+    let dir = Dir::new(&[]);
+    parquet::write(&dir, "a.parquet", &parquet::numbers(0..10), 3);
+    parquet::write(&dir, "b.parquet", &parquet::numbers(10..14), 3);
+    for follow in ["false", "true"] {
+        let source =
+            |rows: &str| Source::file(&dir, "*.parquet", Encode::Parquet, &[("n", BigInt)]).with("follow", follow).with("batch_rows", rows);
+        check_spans(&source("2"), &source("100"));
+    }
+}
+
+#[test]
+fn spans_of_nexmark() {
+    // A rate of one a second: reading what was read before does not wait.
+    let source = |rows: &str| Source::nexmark(&[("type", "bid"), ("events", "300"), ("batch_rows", rows)]);
+    check_spans(&source("20"), &source("7").with("rate", "1").with("event_gap", "100us"));
+}
+
 #[test]
 fn a_last_line_must_not_be_continued() {
     let dir = Dir::new(&[("a.csv", "n\n1\n2")]);

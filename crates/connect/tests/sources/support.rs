@@ -10,7 +10,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{Schema, SchemaRef};
 use millpond_common::{Error, Result, SqlType};
-use millpond_connect::{Encode, FormatSpec, Poll, Position, Reader, open, validate};
+use millpond_connect::{Encode, FormatSpec, Poll, Position, Reader, Span, open, validate};
 
 /// A source's definition.
 pub struct Source {
@@ -60,7 +60,14 @@ impl Source {
     }
 
     pub fn open_columns(&self, projection: &[usize], from: Option<&Position>) -> Result<Box<dyn Reader>> {
-        open(&self.options, &self.format, &self.schema, projection, from)
+        open(&self.options, &self.format, &self.schema, projection, Span::after(from))
+    }
+
+    /// The rows between two places.
+    pub fn between(&self, from: Option<&Position>, until: &Position) -> Vec<String> {
+        let columns = (0..self.schema.fields().len()).collect::<Vec<_>>();
+        let mut reader = open(&self.options, &self.format, &self.schema, &columns, Span { from, until: Some(until) }).unwrap();
+        all(reader.as_mut()).unwrap().rows
     }
 
     pub fn validate(&self) -> Result<SchemaRef> {

@@ -81,6 +81,9 @@ impl Clock {
         for at in 0..self.readers.len() {
             let mut rows = 0;
             while rows < EPOCH_ROWS_MAX {
+                if !self.readers.get(at).is_some_and(|r| self.may_take(r)) {
+                    break;
+                }
                 let Some(reader) = self.readers.get_mut(at) else { break };
                 let Ok(read) = reader.queue.try_recv() else { break };
                 self.dirty = true;
@@ -90,14 +93,13 @@ impl Clock {
                         rows += delta.len();
                         reader.rows_read += delta.len() as u64;
                         reader.bad_rows += read.bad_rows;
-                        reader.caught_up = false;
                         reader.position = Some(read.end);
                         reader.position_text = read.end_text;
                         let (source, columns, jobs) = (reader.source, Arc::clone(&reader.columns), reader.jobs.clone());
                         self.feed(source, Some(columns), delta, &jobs, inputs);
                     }
-                    Read::CaughtUp => (reader.caught_up, reader.level) = (true, true),
-                    Read::End => (reader.finished, reader.level) = (true, true),
+                    Read::CaughtUp => reader.level = reader.leads(),
+                    Read::End => (reader.finished, reader.level) = (true, reader.leads()),
                     Read::Failed(error) => {
                         reader.error = Some(error.clone());
                         failed.extend(reader.jobs.iter().map(|j| (*j, error.clone())));
@@ -108,6 +110,7 @@ impl Clock {
         for (job, error) in failed {
             self.fail(job, &error);
         }
+        self.catch_up();
         self.note_level_sources();
     }
 
@@ -133,7 +136,11 @@ impl Clock {
         }
         self.next_worker = (self.next_worker + 1) % inputs.len().max(1);
         let Some(share) = inputs.get_mut(self.next_worker) else { return };
-        for job in jobs.iter().filter(|id| self.jobs.get(id).is_some_and(|j| j.attached)) {
+        for job in jobs {
+            let Some(known) = self.jobs.get_mut(job).filter(|j| j.attached) else { continue };
+            if columns.is_some() && matches!(known.state, JobState::Backfilling) {
+                known.source_rows += delta.len() as u64;
+            }
             share.push(JobInput { job: *job, relation, columns: columns.clone(), delta: delta.clone() });
         }
     }

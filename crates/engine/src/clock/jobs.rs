@@ -1,4 +1,4 @@
-//! Statements that change what runs, and the readers that serve the jobs.
+//! Statements that change what runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +10,6 @@ use super::{Clock, Control, Job, RestoredJob};
 use crate::job::{JobHandle, JobInfo, JobProgress, JobSpec, JobState, SourceInfo, SourceSpec};
 use crate::messages::Command;
 use crate::pipeline::{self, Edges};
-use crate::source::SourceReader;
-use millpond_plan::Operator;
 
 impl Clock {
     pub(super) fn control(&mut self, control: Control) {
@@ -58,11 +56,13 @@ impl Clock {
             (None, None) => JobState::Backfilling,
         };
         let attached = !matches!(state, JobState::Failed(_));
-        let mut readers = Vec::new();
         if attached {
             for source in &sources {
                 let from = restored.as_ref().and_then(|r| r.positions.iter().find(|(s, _)| s == source)).map(|(_, p)| p.clone());
-                readers.push(self.start_reader(*source, self.columns_of(&spec, *source), from, vec![spec.id])?);
+                if let Err(error) = self.read_source(&spec, *source, from) {
+                    self.forget_reader(spec.id);
+                    return Err(error);
+                }
             }
         }
         self.store.relation_add(spec.output.clone());
@@ -95,7 +95,6 @@ impl Clock {
         };
         tracing::info!(job = spec.id.0, view = spec.name, restored = restored.is_some(), "job created");
         self.jobs.insert(spec.id, job);
-        self.readers.extend(readers);
         self.dirty = true;
         self.connect();
         Ok(JobHandle { progress: receiver })
@@ -139,71 +138,6 @@ impl Clock {
         self.jobs.iter().map(|(id, j)| (*id, j.edges.clone())).collect()
     }
 
-    /// The columns of a source that a job reads.
-    fn columns_of(&self, spec: &JobSpec, source: RelationId) -> Vec<usize> {
-        let mut columns = Vec::new();
-        for node in &spec.plan.nodes {
-            if let Operator::Scan { relation, projection } = &node.operator
-                && *relation == source
-            {
-                columns.extend(projection);
-            }
-        }
-        columns.sort_unstable();
-        columns.dedup();
-        columns
-    }
-
-    fn start_reader(
-        &self,
-        source: RelationId,
-        columns: Vec<usize>,
-        from: Option<millpond_connect::Position>,
-        jobs: Vec<JobId>,
-    ) -> Result<SourceReader> {
-        let missing = || Error::internal("a job reads a source that is not there");
-        let spec = self.sources.get(&source).ok_or_else(missing)?;
-        SourceReader::start(spec, columns, from, jobs, self.sender.clone(), Arc::clone(&self.wake_pending))
-    }
-
-    pub(super) fn forget_reader(&mut self, job: JobId) {
-        for reader in &mut self.readers {
-            reader.jobs.retain(|j| *j != job);
-        }
-        self.readers.retain(|r| !r.jobs.is_empty());
-    }
-
-    /// Readers of one source that stand at the same place become one: the source is read and decoded once.
-    pub(super) fn merge_readers(&mut self) {
-        if self.shutdown.is_some() {
-            return;
-        }
-        let pair = (0..self.readers.len())
-            .flat_map(|a| (0..a).map(move |b| (b, a)))
-            .find(|(b, a)| matches!((self.readers.get(*b), self.readers.get(*a)), (Some(x), Some(y)) if x.is_level_with(y)));
-        let Some((first, second)) = pair else { return };
-        let gone = self.readers.remove(second);
-        let Some(kept) = self.readers.get_mut(first) else { return };
-        let mut columns = kept.columns.as_ref().clone();
-        columns.extend(gone.columns.iter());
-        columns.sort_unstable();
-        columns.dedup();
-        kept.jobs.extend(gone.jobs.iter());
-        if columns.len() > kept.columns.len() && !kept.finished {
-            let (source, from, jobs) = (kept.source, kept.position.clone(), kept.jobs.clone());
-            let (rows, bad) = (kept.rows_read, kept.bad_rows);
-            match self.start_reader(source, columns, from, jobs.clone()) {
-                Ok(mut reader) => {
-                    (reader.rows_read, reader.bad_rows, reader.caught_up, reader.level) = (rows, bad, true, true);
-                    if let Some(slot) = self.readers.get_mut(first) {
-                        *slot = reader;
-                    }
-                }
-                Err(error) => jobs.iter().for_each(|j| self.fail(*j, &error)),
-            }
-        }
-    }
-
     pub(super) fn job_info(&self, job: &Job) -> JobInfo {
         JobInfo {
             id: job.spec.id,
@@ -219,17 +153,16 @@ impl Clock {
     }
 
     pub(super) fn source_info(&self, source: &SourceSpec) -> SourceInfo {
-        let readers = self.readers.iter().filter(|r| r.source == source.id).collect::<Vec<_>>();
-        let error = readers.iter().find_map(|r| r.error.as_ref());
+        let reader = self.readers.iter().find(|r| r.source == source.id && r.leads());
         SourceInfo {
             relation: source.id,
             name: source.name.clone(),
             connector: source.options.get("connector").cloned().unwrap_or_default(),
-            position: readers.iter().map(|r| r.position_text.clone()).next().unwrap_or_default(),
-            rows_read: readers.iter().map(|r| r.rows_read).max().unwrap_or(0),
-            bad_rows: readers.iter().map(|r| r.bad_rows).max().unwrap_or(0),
-            finished: !readers.is_empty() && readers.iter().all(|r| r.finished),
-            error: error.map(|e| e.message().to_string()),
+            position: reader.map(|r| r.position_text.clone()).unwrap_or_default(),
+            rows_read: reader.map_or(0, |r| r.rows_read),
+            bad_rows: reader.map_or(0, |r| r.bad_rows),
+            finished: reader.is_some_and(|r| r.finished),
+            error: reader.and_then(|r| r.error.as_ref()).map(|e| e.message().to_string()),
         }
     }
 }

@@ -63,7 +63,6 @@ impl Clock {
         }
         self.send_collected();
         self.detach_failed();
-        self.merge_readers();
         self.tell();
     }
 
@@ -82,10 +81,8 @@ impl Clock {
     /// Which new jobs are level now. Their figures are told first: whoever waited for the news reads the view at once.
     fn progress(&mut self, epoch: u64) {
         let workers = self.workers.count();
-        let read = |id: &JobId| self.readers.iter().filter(|r| r.jobs.contains(id)).map(|r| r.rows_read).sum::<u64>();
         let mut news = Vec::new();
         for (id, job) in self.jobs.iter_mut().filter(|(_, j)| matches!(j.state, JobState::Backfilling)) {
-            job.source_rows = read(id);
             let level = job.workers_done >= workers && job.sources_level.is_some_and(|e| e <= epoch);
             if level {
                 job.state = JobState::Running;

@@ -2,6 +2,7 @@
 //! the relation already held, a bounded number in each epoch.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use millpond_common::{Delta, Epoch, RelationId, Result};
 use millpond_state::{ReadView, Scan, ScanStream};
@@ -9,6 +10,7 @@ use timely::container::NoopBuilder;
 use timely::dataflow::InputHandle;
 
 use super::chunk::Chunk;
+use crate::job::OperatorStats;
 
 /// Rows that a backfilling job reads per scan, worker and epoch at most: they bound how long it holds up others.
 const BACKFILL_ROWS_MAX: usize = 65_536;
@@ -18,6 +20,7 @@ pub(super) struct Import {
     projection: Vec<usize>,
     schema: arrow_schema::SchemaRef,
     handle: Option<InputHandle<Epoch, NoopBuilder<Chunk>>>,
+    stats: Arc<OperatorStats>,
     backfill: Option<Backfill>,
 }
 
@@ -34,8 +37,9 @@ impl Import {
         projection: Vec<usize>,
         schema: arrow_schema::SchemaRef,
         handle: InputHandle<Epoch, NoopBuilder<Chunk>>,
+        stats: Arc<OperatorStats>,
     ) -> Self {
-        Import { relation, projection, schema, handle: Some(handle), backfill: None }
+        Import { relation, projection, schema, handle: Some(handle), stats, backfill: None }
     }
 
     /// First feeds this worker's part of the rows that `view` holds.
@@ -45,9 +49,9 @@ impl Import {
         Ok(())
     }
 
-    /// Rows read so far, and whether all are in; `None` for a job that never had to.
-    pub fn backfill_progress(&self) -> Option<(u64, bool)> {
-        self.backfill.as_ref().map(|b| (b.done, false))
+    /// Rows that a backfill has read so far; `None`: there is none, or it has ended.
+    pub fn backfill_progress(&self) -> Option<u64> {
+        self.backfill.as_ref().map(|b| b.done)
     }
 
     /// Takes a live delta of an epoch, with the given columns of the relation (`None`: all).
@@ -123,6 +127,7 @@ impl Import {
         if let Some(handle) = &mut self.handle
             && !delta.is_empty()
         {
+            self.stats.rows_out.fetch_add(delta.len() as u64, Ordering::Relaxed);
             handle.send_batch(&mut Chunk(delta));
         }
     }

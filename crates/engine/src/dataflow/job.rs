@@ -29,6 +29,8 @@ pub(super) struct LocalJob {
     pub failure_told: bool,
     /// Rows read by backfills that have ended.
     pub backfilled: u64,
+    /// The epoch that took the last of them.
+    backfill_end: Epoch,
     /// Whether this job reads the rows that its inputs already held, and has not reported the end of it.
     pub backfilling: bool,
     tables: Vec<(StateTableId, StateHandle)>,
@@ -94,6 +96,7 @@ impl LocalJob {
             failure,
             failure_told: false,
             backfilled: 0,
+            backfill_end: 0,
             backfilling: backfill.is_some(),
             tables,
             dataflow,
@@ -128,16 +131,20 @@ impl LocalJob {
     pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch) {
         for import in self.imports.iter_mut().filter(|i| i.relation == relation) {
             match import.finish_epoch(epoch) {
-                Ok(ended) => self.backfilled += ended.unwrap_or(0),
+                Ok(Some(rows)) => {
+                    self.backfilled += rows;
+                    self.backfill_end = epoch;
+                }
+                Ok(None) => {}
                 Err(error) => self.failure.set(error),
             }
         }
     }
 
-    /// Rows read by backfills, and whether none is left.
-    pub fn backfill_progress(&self) -> (u64, bool) {
-        let open = self.imports.iter().filter_map(Import::backfill_progress).map(|(rows, _)| rows).collect::<Vec<_>>();
-        (self.backfilled + open.iter().sum::<u64>(), open.is_empty())
+    /// Rows read by backfills, and whether all are in when `epoch` is complete: a later one may be on its way already.
+    pub fn backfill_progress(&self, epoch: Epoch) -> (u64, bool) {
+        let open = self.imports.iter().filter_map(Import::backfill_progress).collect::<Vec<_>>();
+        (self.backfilled + open.iter().sum::<u64>(), open.is_empty() && self.backfill_end <= epoch)
     }
 }
 
@@ -240,7 +247,8 @@ impl<'scope> Graph<'_, 'scope> {
         let PlanOperator::Scan { relation, projection } = &node.operator else { return self.empty() };
         let (mut handle, stream) = self.scope.new_input_with_builder::<NoopBuilder<Chunk>>();
         handle.advance_to(self.from);
-        self.imports.push(Import::new(*relation, projection.clone(), SchemaRef::clone(&node.schema), handle));
+        let stats = self.stats(at);
+        self.imports.push(Import::new(*relation, projection.clone(), SchemaRef::clone(&node.schema), handle, stats));
         stream
     }
 
@@ -273,8 +281,10 @@ impl<'scope> Graph<'_, 'scope> {
     }
 
     fn stats(&self, at: usize) -> Arc<OperatorStats> {
-        let name = self.plan.nodes.get(at).map(|n| self.plan.describe(n)).unwrap_or_default();
-        let stats = OperatorStats::new(self.spec.id, at, name, self.index);
+        let node = self.plan.nodes.get(at);
+        let name = node.map(|n| self.plan.describe(n)).unwrap_or_default();
+        let scan = node.is_some_and(|n| matches!(n.operator, PlanOperator::Scan { .. }));
+        let stats = OperatorStats::new(self.spec.id, at, name, self.index, scan);
         (self.register)(Arc::clone(&stats));
         stats
     }

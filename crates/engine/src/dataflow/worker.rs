@@ -256,7 +256,7 @@ impl Loop {
                 failed.push((*id, error));
             }
             if job.backfilling {
-                let (rows, done) = job.backfill_progress();
+                let (rows, done) = job.backfill_progress(epoch);
                 job.backfilling = !done;
                 backfill.push((*id, rows, done));
             }

@@ -93,43 +93,17 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
 /// Arrow's error in PostgreSQL's terms.
 pub fn from_arrow(error: ArrowError) -> Error {
     match error {
-        ArrowError::CastError(message) | ArrowError::ParseError(message) => cast_error(message),
         ArrowError::ExternalError(e) => from_datafusion(DataFusionError::External(e)),
         ArrowError::InvalidArgumentError(m) | ArrowError::ComputeError(m) => data_error(m),
         other => other.into(),
     }
 }
 
-/// A failed cast: out of range, not a date or time, or not such a value at all.
-fn cast_error(message: String) -> Error {
-    let lower = message.to_ascii_lowercase();
-    if is_range(&lower) || lower.contains("can't cast value") {
-        return Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range").with_detail(message);
-    }
-    if let Some((value, arrow)) = message.strip_prefix("Cannot cast string '").and_then(|rest| rest.split_once("' to value of ")) {
-        let name = match arrow.trim_end_matches(" type") {
-            "Int16" => "smallint",
-            "Int32" => "integer",
-            "Int64" => "bigint",
-            "Float32" => "real",
-            "Float64" => "double precision",
-            "Boolean" => "boolean",
-            "Date32" => "date",
-            other if other.starts_with("Decimal") => "numeric",
-            other if other.starts_with("Time64") => "time",
-            other => other,
-        };
-        let state = if matches!(name, "date" | "time") { SqlState("22007") } else { SqlState::INVALID_TEXT_REPRESENTATION };
-        return Error::new(state, format!("invalid input syntax for type {name}: \"{value}\""));
-    }
-    if lower.contains("timestamp") || lower.contains("date") || lower.contains("interval") {
-        return Error::new(SqlState("22007"), message);
-    }
-    Error::new(SqlState::INVALID_TEXT_REPRESENTATION, message)
-}
-
 /// An error while computing with values, whose kind only its text tells.
 fn data_error(message: String) -> Error {
+    if let Some(own) = millpond_common::conversion::in_words(&message) {
+        return own;
+    }
     let lower = message.to_ascii_lowercase();
     if lower.contains("divide by zero") || lower.contains("division by zero") {
         Error::new(SqlState::DIVISION_BY_ZERO, "division by zero")

@@ -130,7 +130,10 @@ pub fn build(plan: &StreamPlan, node: usize) -> Result<Built> {
         PlanOperator::TopN { partition, order, offset, limit, row_number } => {
             let input = input(0)?;
             let window = top_n::Window { offset: *offset, limit: *limit, row_number: *row_number };
-            Built::Stateful(Box::new(top_n::TopN::new(partition, order, window, &input.schema, input.append_only, schema)?))
+            if input.append_only && top_n::Best::fits(window) {
+                return Ok(Built::Stateful(Box::new(top_n::Best::new(partition, order, window, &input.schema, schema)?)));
+            }
+            Built::Stateful(Box::new(top_n::TopN::new(partition, order, window, &input.schema, schema)?))
         }
     })
 }

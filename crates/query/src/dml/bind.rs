@@ -219,10 +219,8 @@ fn parse_query(text: &str) -> Result<Box<ast::Query>> {
 
 /// An expression that the catalog stores as text: a default, a CHECK.
 pub fn parse_expr(text: &str) -> Result<ast::Expr> {
-    let parsed = sqlparser::parser::Parser::new(&sqlparser::dialect::PostgreSqlDialect {})
-        .try_with_sql(text)
-        .and_then(|mut parser| parser.parse_expr());
-    parsed.map_err(|e| Error::new(SqlState::DATA_CORRUPTED, format!("a stored expression cannot be read: {e}")))
+    millpond_sql::parse::parse_expr(text)
+        .map_err(|e| Error::new(SqlState::DATA_CORRUPTED, format!("a stored expression cannot be read: {}", e.message())))
 }
 
 /// The number of a parameter that stands alone.

@@ -3,9 +3,7 @@
 //! A statement is bound ([`bind`], [`target`]), finds the rows that it concerns, locks them, makes sure that they are
 //! still the newest, checks constraints, and leaves its net change in the [`Transaction`]. Nothing is stored before COMMIT.
 
-mod array_text;
 mod bind;
-mod bytea_text;
 mod conflict;
 mod delete;
 mod insert;

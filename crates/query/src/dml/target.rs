@@ -108,19 +108,6 @@ impl<'a> Target<'a> {
         qualifier: Option<&str>,
         column: usize,
     ) -> Result<datafusion::logical_expr::Expr> {
-        if let (ast::Expr::Value(value), Some(target)) = (expr, self.types.get(column))
-            && let ast::Value::SingleQuotedString(text) = &value.value
-        {
-            // Texts that no cast of Arrow reads as PostgreSQL does.
-            let read = match target {
-                SqlType::Array(item) => Some(super::array_text::parse(text, item)?),
-                SqlType::Bytea => Some(datafusion::common::ScalarValue::Binary(Some(super::bytea_text::parse(text)?))),
-                _ => None,
-            };
-            if let Some(value) = read {
-                return Ok(datafusion::logical_expr::Expr::Literal(value, None));
-            }
-        }
         binder.expr(expr, schema, qualifier, self.types.get(column)).map_err(|e| self.mismatch(e, column))
     }
 

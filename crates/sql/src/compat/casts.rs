@@ -2,7 +2,7 @@
 //! number and print as its name.
 
 use sqlparser::ast::{
-    Array, BinaryOperator, CastKind, DataType, Expr, Ident, ObjectName, ObjectNamePart, Select, SelectItem, TypedString, Value,
+    Array, BinaryOperator, CastKind, DataType, Expr, Ident, Interval, ObjectName, ObjectNamePart, Select, SelectItem, TypedString, Value,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -65,6 +65,18 @@ fn unqualified(data_type: &DataType) -> DataType {
             None => data_type.clone(),
         },
         other => other.clone(),
+    }
+}
+
+/// The text of an interval literal: `INTERVAL '1 day 02:03'`, or `INTERVAL '90' DAY`.
+pub(super) fn interval_text(interval: &Interval) -> Option<String> {
+    let Interval { value, leading_field, leading_precision: None, last_field: None, fractional_seconds_precision: None } = interval else {
+        return None;
+    };
+    let text = as_string(value)?;
+    match leading_field {
+        None => Some(text.to_string()),
+        Some(unit) => text.trim().parse::<f64>().is_ok().then(|| format!("{text} {unit}")),
     }
 }
 
@@ -246,6 +258,7 @@ fn is_rewritten(expr: &Expr) -> bool {
         Expr::Subquery(_) => true,
         Expr::Function(f) => name_parts(&f.name).len() > 1 || matches!(f.args, sqlparser::ast::FunctionArguments::Subquery(_)),
         Expr::Collate { .. } => true,
+        Expr::Identifier(i) => i.quote_style.is_none() && ["localtimestamp", "localtime"].iter().any(|n| i.value.eq_ignore_ascii_case(n)),
         _ => false,
     }
 }

@@ -128,6 +128,26 @@ pub(super) fn rewrite(expr: &mut Expr) {
     }
 }
 
+/// `SIMILAR TO 'pattern'` as a regular expression over the whole text.
+pub(super) fn similar_to(expr: &mut Expr) {
+    let Expr::SimilarTo { negated, expr: value, pattern, escape_char: None } = expr else { return };
+    let Some(pattern) = as_string(pattern) else { return };
+    let mut regex = String::from("^(?:");
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '%' => regex.push_str(".*"),
+            '_' => regex.push('.'),
+            '\\' => regex.extend(['\\'].into_iter().chain(chars.next())),
+            '.' | '^' | '$' => regex.extend(['\\', c]),
+            c => regex.push(c),
+        }
+    }
+    regex.push_str(")$");
+    let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+    *expr = Expr::BinaryOp { left: value.clone(), op, right: Box::new(string(&regex)) };
+}
+
 /// `LIKE pattern ESCAPE 'c'` with the only escape that DataFusion has.
 pub(super) fn backslash_escape(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
     let Some(character) = escape.take() else { return };

@@ -135,6 +135,9 @@ fn unnested(expr: &mut Expr) {
         Some((name, args)) if name == "_pg_expandarray" => {
             Some(call("unnest", vec![call("_pg_expandarray", args.into_iter().cloned().collect())]))
         }
+        Some((name, args)) if name == "generate_series" => {
+            Some(call("unnest", vec![call("generate_series", args.into_iter().cloned().collect())]))
+        }
         Some((name, args)) if name == "generate_subscripts" => {
             args.first().map(|list| call("unnest", vec![call("millpond_subscripts", vec![(*list).clone()])]))
         }

@@ -1,9 +1,16 @@
 //! The functions that DataFusion does not have.
 
+mod cast;
+mod checked;
+mod extract;
+mod float;
+mod interval;
 mod json;
+mod number_format;
 mod numeric;
 mod text;
 mod time;
+mod to_char;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -16,9 +23,15 @@ use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use millpond_common::{Error, SqlType};
 
-pub use json::{to_json, to_jsonb};
-pub use numeric::numeric_divide;
-pub use text::{assign_varchar, to_uuid, to_varchar};
+pub(crate) use cast::{from_text, literal, to_text, typed};
+pub use checked::checked;
+pub(crate) use extract::extract;
+pub(crate) use float::{float_divide, round_even};
+pub(crate) use interval::{interval_divide, interval_multiply};
+pub(crate) use json::{json_contains, json_exists, json_get, json_get_text, json_path, json_path_text};
+pub(crate) use numeric::numeric_divide;
+pub(crate) use text::to_varchar;
+pub(crate) use time::timestamp_subtract;
 
 type Coerce = fn(&[DataType]) -> DfResult<Vec<DataType>>;
 type Returns = fn(&ReturnFieldArgs<'_>) -> DfResult<FieldRef>;
@@ -139,18 +152,29 @@ pub(crate) fn constant(name: &str, value: &str) -> Arc<ScalarUDF> {
 /// All of them, for a context.
 pub(crate) fn register(context: &SessionContext) {
     let all = [
-        time::hop_starts(),
-        time::tumble_start(),
-        to_uuid(),
-        text::gen_random_uuid(),
-        to_varchar(),
-        assign_varchar(),
-        to_json(),
-        to_jsonb(),
+        cast::from_text_function(),
+        cast::to_text_function(),
+        cast::typed_function(),
+        checked::checked_add(),
+        checked::checked_subtract(),
+        checked::checked_multiply(),
+        extract(),
+        extract::date_part(),
+        float_divide(),
+        round_even(),
+        interval_multiply(),
+        interval_divide(),
+        interval::timezone(),
         numeric_divide(),
         numeric::modulo(),
+        text::gen_random_uuid(),
+        to_varchar(),
+        time::hop_starts(),
+        time::tumble_start(),
+        timestamp_subtract(),
+        to_char::to_char(),
     ];
-    for function in all {
+    for function in all.into_iter().chain(json::functions()) {
         context.register_udf(function.as_ref().clone());
     }
 }

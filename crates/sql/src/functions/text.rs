@@ -1,27 +1,15 @@
-//! Types that are text with a rule: uuid and varchar(n).
+//! Texts that are cut, and made up.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, StringArray};
+use arrow::array::{AsArray, StringArray};
 use arrow_schema::{DataType, FieldRef};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, Volatility};
 use datafusion::scalar::ScalarValue;
-use millpond_common::{Error, Result, SqlState, SqlType};
+use millpond_common::SqlType;
 
-use super::{Function, external, field, mismatch};
-
-/// `to_uuid(text)`: the canonical form, or 22P02.
-pub fn to_uuid() -> Arc<ScalarUDF> {
-    fn invoke(args: &ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        map_text(args, |text| {
-            uuid::Uuid::parse_str(text.trim())
-                .map(|u| u.to_string())
-                .map_err(|_| Error::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type uuid: \"{text}\"")))
-        })
-    }
-    Function::udf("to_uuid", Volatility::Immutable, one_text, |_| Ok(field(SqlType::Uuid)), invoke)
-}
+use super::{Function, field, mismatch};
 
 /// `gen_random_uuid()`
 pub(super) fn gen_random_uuid() -> Arc<ScalarUDF> {
@@ -36,30 +24,18 @@ pub(super) fn gen_random_uuid() -> Arc<ScalarUDF> {
 }
 
 /// `to_varchar(text, n)`: an explicit cast, which cuts.
-pub fn to_varchar() -> Arc<ScalarUDF> {
+pub(crate) fn to_varchar() -> Arc<ScalarUDF> {
     fn invoke(args: &ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        let n = length(args);
-        map_text(args, |text| Ok(text.chars().take(n).collect()))
+        let n = match args.args.get(1) {
+            Some(ColumnarValue::Scalar(ScalarValue::Int64(Some(n)))) => usize::try_from(*n).unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        };
+        let array = args.args.first().ok_or_else(|| mismatch("varchar", &[]))?.to_array(args.number_rows)?;
+        let cut = |text: &str| text.chars().take(n).collect::<String>();
+        let texts = array.as_string::<i32>().iter().map(|text| text.map(cut)).collect::<StringArray>();
+        Ok(ColumnarValue::Array(Arc::new(texts)))
     }
     Function::udf("to_varchar", Volatility::Immutable, text_and_length, varchar, invoke)
-}
-
-/// `assign_varchar(text, n)`: an assignment, which fails with 22001 unless only blanks are too many.
-pub fn assign_varchar() -> Arc<ScalarUDF> {
-    fn invoke(args: &ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        let n = length(args);
-        map_text(args, |text| {
-            if text.chars().skip(n).all(|c| c == ' ') {
-                return Ok(text.chars().take(n).collect());
-            }
-            Err(Error::new(SqlState::STRING_DATA_RIGHT_TRUNCATION, format!("value too long for type character varying({n})")))
-        })
-    }
-    Function::udf("assign_varchar", Volatility::Immutable, text_and_length, varchar, invoke)
-}
-
-pub(super) fn one_text(types: &[DataType]) -> DfResult<Vec<DataType>> {
-    if types.len() == 1 { Ok(vec![DataType::Utf8]) } else { Err(mismatch("cast", types)) }
 }
 
 fn text_and_length(types: &[DataType]) -> DfResult<Vec<DataType>> {
@@ -72,32 +48,4 @@ fn varchar(args: &ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
         _ => None,
     };
     Ok(field(SqlType::Varchar(length)))
-}
-
-fn length(args: &ScalarFunctionArgs) -> usize {
-    match args.args.get(1) {
-        Some(ColumnarValue::Scalar(ScalarValue::Int64(Some(n)))) => usize::try_from(*n).unwrap_or(usize::MAX),
-        _ => usize::MAX,
-    }
-}
-
-/// Applies a function to every text that is not NULL.
-pub(super) fn map_text(args: &ScalarFunctionArgs, f: impl Fn(&str) -> Result<String>) -> DfResult<ColumnarValue> {
-    match args.args.first() {
-        Some(ColumnarValue::Scalar(scalar)) => {
-            let text = match scalar {
-                ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
-                    Some(f(text).map_err(external)?)
-                }
-                _ => None,
-            };
-            Ok(ColumnarValue::Scalar(ScalarValue::Utf8(text)))
-        }
-        Some(ColumnarValue::Array(array)) => {
-            let array = arrow::compute::cast(array, &DataType::Utf8)?;
-            let mapped = array.as_string::<i32>().iter().map(|t| t.map(&f).transpose()).collect::<Result<StringArray>>();
-            Ok(ColumnarValue::Array(Arc::new(mapped.map_err(external)?) as ArrayRef))
-        }
-        None => Err(mismatch("cast", &[])),
-    }
 }

@@ -24,6 +24,7 @@ pub(super) fn hop_starts() -> Arc<ScalarUDF> {
         }
     }
     fn returns(args: &ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
+        check_widths(args)?;
         let item = args.arg_fields.first().map_or(DataType::Null, |f| f.data_type().clone());
         Ok(Arc::new(Field::new("starts", DataType::List(Arc::new(Field::new("item", item, true))), true)))
     }
@@ -69,6 +70,7 @@ pub(super) fn tumble_start() -> Arc<ScalarUDF> {
         }
     }
     fn returns(args: &ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
+        check_widths(args)?;
         let time = args.arg_fields.first().map_or(DataType::Null, |f| f.data_type().clone());
         Ok(Arc::new(Field::new("start", time, true)))
     }
@@ -79,6 +81,44 @@ pub(super) fn tumble_start() -> Arc<ScalarUDF> {
         Ok(ColumnarValue::Array(Arc::new(starts.with_timezone_opt(zone))))
     }
     Function::udf("tumble_start", Volatility::Immutable, coerce, returns, invoke)
+}
+
+/// `timestamp_subtract(a, b)`: the time between them, in days and hours.
+pub fn timestamp_subtract() -> Arc<ScalarUDF> {
+    fn coerce(types: &[DataType]) -> DfResult<Vec<DataType>> {
+        match types {
+            [a, b] => Ok(vec![timestamp("-", a)?, timestamp("-", b)?]),
+            _ => Err(mismatch("timestamp_subtract", types)),
+        }
+    }
+    fn returns(_: &ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
+        Ok(Arc::new(Field::new("difference", interval(), true)))
+    }
+    fn invoke(args: &ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        const DAY: i64 = 86_400_000_000;
+        let arrays = args.args.iter().map(|a| a.to_array(args.number_rows)).collect::<DfResult<Vec<_>>>()?;
+        let [a, b] = arrays.as_slice() else { return Err(mismatch("timestamp_subtract", &[])) };
+        let (a, b) = (a.as_primitive::<TimestampMicrosecondType>(), b.as_primitive::<TimestampMicrosecondType>());
+        let between = a.iter().zip(b).map(|pair| match pair {
+            (Some(a), Some(b)) => {
+                let difference = a.wrapping_sub(b);
+                Some(IntervalMonthDayNano::new(0, (difference / DAY) as i32, difference % DAY * 1000))
+            }
+            _ => None,
+        });
+        Ok(ColumnarValue::Array(Arc::new(between.collect::<arrow::array::IntervalMonthDayNanoArray>())))
+    }
+    Function::udf("timestamp_subtract", Volatility::Immutable, coerce, returns, invoke)
+}
+
+/// Constant widths are checked when the query is planned, not at its first row.
+fn check_widths(args: &ReturnFieldArgs<'_>) -> DfResult<()> {
+    for scalar in args.scalar_arguments.iter().flatten() {
+        if matches!(scalar, ScalarValue::IntervalMonthDayNano(_)) {
+            width(Some(&ColumnarValue::Scalar((*scalar).clone())), "width").map_err(external)?;
+        }
+    }
+    Ok(())
 }
 
 fn interval() -> DataType {

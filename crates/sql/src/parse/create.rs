@@ -46,7 +46,11 @@ impl Source<'_> {
             },
             "EXPLAIN" => self.explain()?,
             "PREPARE" if self.word(1) != "TRANSACTION" => self.prepare()?,
-            "MOVE" => return Err(Error::unsupported("MOVE is not supported yet", "FETCH and leave the rows unread.")),
+            "MOVE" => match self.with_first("FETCH").kind()? {
+                StatementKind::Fetch { name, count, .. } => StatementKind::Fetch { name, count, skip: true },
+                _ => return Err(self.near_at(0)),
+            },
+            "ABORT" => self.with_first("ROLLBACK").kind()?,
             "TABLE" | "VACUUM" | "ANALYZE" | "REINDEX" | "CLUSTER" | "LISTEN" | "UNLISTEN" | "NOTIFY" | "LOCK" => {
                 return self.no_operation();
             }

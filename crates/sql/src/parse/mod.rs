@@ -29,7 +29,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         let rest = sql.chars().skip(at.saturating_sub(1)).collect::<String>();
         let message = match e.message.to_ascii_lowercase() {
             m if m.contains("unterminated") && m.contains("comment") => "unterminated /* comment".to_string(),
-            m if m.contains("unterminated") && rest.starts_with('"') => format!("unterminated quoted identifier at or near \"{rest}\""),
+            _ if rest.starts_with('"') => format!("unterminated quoted identifier at or near \"{rest}\""),
             m if m.contains("unterminated") => format!("unterminated quoted string at or near \"{rest}\""),
             _ => format!("syntax error at or near \"{}\"", rest.split_whitespace().next().unwrap_or_default()),
         };
@@ -55,8 +55,9 @@ pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
         .with_recursion_limit(RECURSION_MAX)
         .try_with_sql(sql)
         .and_then(|mut parser| {
-            let expr = parser.parse_expr()?;
+            let mut expr = parser.parse_expr()?;
             parser.expect_token(&Token::EOF)?;
+            crate::compat::rewrite_expr(&mut expr);
             Ok(expr)
         })
         .map_err(|e| syntax_error(&e, &positions))
@@ -107,6 +108,15 @@ impl<'a> Source<'a> {
         self.expect_end(&mut parser)?;
         crate::compat::rewrite(&mut statement);
         self.convert(statement)
+    }
+
+    /// The same statement with another first word.
+    fn with_first(&self, word: &str) -> Source<'_> {
+        let mut tokens = self.tokens.clone();
+        if let Some(first) = tokens.first_mut() {
+            first.token = Token::make_keyword(word);
+        }
+        Source { sql: self.sql, positions: self.positions, tokens }
     }
 
     /// A parser that begins at a token.

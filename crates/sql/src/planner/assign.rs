@@ -1,41 +1,12 @@
 //! PostgreSQL's assignment casts.
 
 use arrow_schema::Field;
-use datafusion::logical_expr::{Expr, cast, lit};
+use datafusion::logical_expr::{Expr, cast};
 use datafusion::scalar::ScalarValue;
 use millpond_common::{Error, Result, SqlState, SqlType};
 
 use crate::functions;
-
-/// How freely values of a type convert to others.
-#[derive(PartialEq, Eq, Clone, Copy)]
-enum Family {
-    Boolean,
-    Number,
-    Text,
-    Date,
-    Time,
-    Interval,
-    Other,
-}
-
-fn family(sql_type: &SqlType) -> Family {
-    match sql_type {
-        SqlType::Boolean => Family::Boolean,
-        SqlType::SmallInt
-        | SqlType::Integer
-        | SqlType::BigInt
-        | SqlType::Real
-        | SqlType::Double
-        | SqlType::Numeric { .. }
-        | SqlType::Oid => Family::Number,
-        SqlType::Text | SqlType::Varchar(_) | SqlType::Name | SqlType::Char | SqlType::Unknown => Family::Text,
-        SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz => Family::Date,
-        SqlType::Time => Family::Time,
-        SqlType::Interval => Family::Interval,
-        SqlType::Bytea | SqlType::Uuid | SqlType::Json | SqlType::Jsonb | SqlType::Array(_) => Family::Other,
-    }
-}
+use crate::types::Family;
 
 /// A value of `from`'s type for a column of type `target`.
 pub(super) fn assign(value: Expr, from: &Field, target: &SqlType, column: &str) -> Result<Expr> {
@@ -43,10 +14,9 @@ pub(super) fn assign(value: Expr, from: &Field, target: &SqlType, column: &str) 
     let untyped = is_untyped(&value) || from.data_type() == &arrow_schema::DataType::Null;
     let allowed = untyped
         || source == *target
-        || family(target) == Family::Text
-        || (family(&source) == family(target) && family(target) != Family::Other)
-        || matches!((&source, target), (SqlType::Json, SqlType::Jsonb) | (SqlType::Jsonb, SqlType::Json))
-        || matches!((&source, target), (SqlType::Array(a), SqlType::Array(b)) if family(a) == family(b))
+        || Family::of(target) == Family::Text
+        || (Family::of(&source) == Family::of(target) && !matches!(target, SqlType::Array(_)))
+        || matches!((&source, target), (SqlType::Array(a), SqlType::Array(b)) if Family::of(a) == Family::of(b))
         || matches!((&source, target), (SqlType::Timestamp | SqlType::TimestampTz, SqlType::Time) | (SqlType::Time, SqlType::Interval));
     if !allowed {
         return Err(Error::new(
@@ -55,27 +25,25 @@ pub(super) fn assign(value: Expr, from: &Field, target: &SqlType, column: &str) 
         )
         .with_hint("You will need to rewrite or cast the expression."));
     }
-    let tagged = |function, value: Expr| functions::call(function, vec![text(value, from)]);
-    Ok(match target {
-        _ if source == *target && from.data_type() == &target.arrow() => value,
-        SqlType::Uuid => tagged(functions::to_uuid(), value),
-        SqlType::Json => tagged(functions::to_json(), value),
-        SqlType::Jsonb => tagged(functions::to_jsonb(), value),
-        SqlType::Varchar(Some(n)) => functions::call(functions::assign_varchar(), vec![text(value, from), lit(i64::from(*n))]),
-        _ if from.data_type() == &target.arrow() => value,
-        SqlType::SmallInt | SqlType::Integer | SqlType::BigInt if !untyped => {
+    Ok(match (value, target) {
+        (Expr::Literal(ScalarValue::Utf8(Some(text)), _), target) => functions::literal(&text, target)?,
+        (value, target) if source == *target && from.data_type() == &target.arrow() => value,
+        (value, _) if from.data_type() == &arrow_schema::DataType::Null => cast(value, target.arrow()),
+        (value, SqlType::Varchar(Some(_)) | SqlType::Json | SqlType::Jsonb | SqlType::Uuid) => {
+            functions::from_text(text(value, &source), target)
+        }
+        (value, target) if Family::of(target) == Family::Text => text(value, &source),
+        (value, target) if Family::of(&source) == Family::Text => functions::from_text(value, target),
+        (value, SqlType::SmallInt | SqlType::Integer | SqlType::BigInt) => {
             crate::rewrite::integer_cast(value, from.data_type(), target.arrow())
         }
-        other => cast(value, other.arrow()),
+        (value, target) => cast(value, target.arrow()),
     })
 }
 
 /// The value as text, if it is not text already.
-fn text(value: Expr, from: &Field) -> Expr {
-    match from.data_type() {
-        arrow_schema::DataType::Utf8 => value,
-        _ => cast(value, arrow_schema::DataType::Utf8),
-    }
+fn text(value: Expr, of: &SqlType) -> Expr {
+    if Family::of(of) == Family::Text { value } else { functions::to_text(value) }
 }
 
 /// A quoted literal has no type of its own in PostgreSQL: it becomes what is needed. A parameter too.

@@ -38,8 +38,12 @@ pub(super) fn plan(
         .with_config_options(Arc::clone(planner.context.state().config_options()))
         .with_query_execution_start_time(Some(planner.now))
         .build();
-    let bound = ExprSimplifier::new(simplify).coerce(bound, &schema).map_err(from_datafusion)?;
-    let Some(target) = target else { return Ok(bound) };
-    let (_, field) = bound.to_field(&schema).map_err(from_datafusion)?;
-    assign::assign(bound, &field, target, &names::name_of(expr))
+    let simplifier = ExprSimplifier::new(simplify);
+    let mut bound = simplifier.coerce(bound, &schema).map_err(from_datafusion)?;
+    if let Some(target) = target {
+        let (_, field) = bound.to_field(&schema).map_err(from_datafusion)?;
+        bound = assign::assign(bound, &field, target, &names::name_of(expr))?;
+    }
+    // Some functions, such as coalesce, only exist in simplified form; and now() is the transaction's start.
+    simplifier.simplify(bound).map_err(from_datafusion)
 }

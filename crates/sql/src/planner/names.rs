@@ -34,7 +34,6 @@ fn name_items(items: &mut [SelectItem]) {
         let (expr, name, plain) = match item {
             SelectItem::UnnamedExpr(expr) => {
                 let plain = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-                // A set-returning function is expanded under its own name.
                 (expr.clone(), name_of(expr), plain)
             }
             SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), fold(alias), false),
@@ -52,49 +51,59 @@ fn name_items(items: &mut [SelectItem]) {
 
 /// PostgreSQL's name for an unnamed column.
 pub(crate) fn name_of(expr: &Expr) -> String {
-    inner_name(expr).unwrap_or_else(|| "?column?".into())
+    inner_name(expr).map_or_else(|| "?column?".into(), |(name, _)| name)
 }
 
-fn inner_name(expr: &Expr) -> Option<String> {
-    Some(match expr {
-        Expr::Identifier(ident) => fold(ident),
-        Expr::CompoundIdentifier(parts) => fold(parts.last()?),
-        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => return inner_name(inner),
-        Expr::Function(function) => function.name.0.last().and_then(|p| p.as_ident()).map(fold)?,
-        Expr::Cast { expr, data_type, .. } => inner_name(expr).unwrap_or_else(|| type_name(data_type)),
-        Expr::TypedString(typed) => type_name(&typed.data_type),
-        Expr::Interval(_) => "interval".into(),
-        Expr::Case { else_result, .. } => else_result.as_ref().and_then(|e| inner_name(e)).unwrap_or_else(|| "case".into()),
-        Expr::Extract { .. } => "extract".into(),
-        Expr::AtTimeZone { .. } => "timezone".into(),
-        Expr::Ceil { .. } => "ceil".into(),
-        Expr::Floor { .. } => "floor".into(),
-        Expr::Position { .. } => "position".into(),
-        Expr::Substring { .. } => "substring".into(),
-        Expr::Trim { trim_where, .. } => match trim_where {
+/// How much a name says: a cast around it, or a CASE, replaces a weak one.
+#[derive(PartialEq, Eq)]
+enum Strength {
+    Weak,
+    Strong,
+}
+
+fn inner_name(expr: &Expr) -> Option<(String, Strength)> {
+    let strong = |name: String| Some((name, Strength::Strong));
+    let weak = |name: String| Some((name, Strength::Weak));
+    let kept = |inner: &Expr| inner_name(inner).filter(|(_, strength)| *strength == Strength::Strong);
+    match expr {
+        Expr::Identifier(ident) => strong(fold(ident)),
+        Expr::CompoundIdentifier(parts) => strong(fold(parts.last()?)),
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => inner_name(inner),
+        Expr::Function(function) => strong(function.name.0.last().and_then(|p| p.as_ident()).map(fold)?),
+        Expr::Cast { expr, data_type, .. } => kept(expr).or_else(|| weak(type_name(data_type))),
+        Expr::TypedString(typed) => weak(type_name(&typed.data_type)),
+        Expr::Interval(_) => weak("interval".into()),
+        Expr::Case { else_result, .. } => else_result.as_ref().and_then(|e| kept(e)).or_else(|| weak("case".into())),
+        Expr::Extract { .. } => strong("extract".into()),
+        Expr::AtTimeZone { .. } => strong("timezone".into()),
+        Expr::Ceil { .. } => strong("ceil".into()),
+        Expr::Floor { .. } => strong("floor".into()),
+        Expr::Position { .. } => strong("position".into()),
+        Expr::Substring { .. } => strong("substring".into()),
+        Expr::Trim { trim_where, .. } => strong(match trim_where {
             Some(ast::TrimWhereField::Leading) => "ltrim".into(),
             Some(ast::TrimWhereField::Trailing) => "rtrim".into(),
             _ => "btrim".into(),
-        },
-        Expr::Overlay { .. } => "overlay".into(),
-        Expr::Array(_) => "array".into(),
-        Expr::Tuple(_) => "row".into(),
-        Expr::Exists { .. } => "exists".into(),
-        Expr::Subquery(query) => return subquery_name(&query.body),
+        }),
+        Expr::Overlay { .. } => strong("overlay".into()),
+        Expr::Array(_) => strong("array".into()),
+        Expr::Tuple(_) => strong("row".into()),
+        Expr::Exists { .. } => strong("exists".into()),
+        Expr::Subquery(query) => subquery_name(&query.body),
         Expr::CompoundFieldAccess { root, access_chain } => match access_chain.last() {
-            Some(ast::AccessExpr::Dot(field)) => return inner_name(field),
-            _ => return inner_name(root),
+            Some(ast::AccessExpr::Dot(field)) => inner_name(field),
+            _ => inner_name(root),
         },
-        Expr::Value(value) if matches!(value.value, ast::Value::Boolean(_)) => "bool".into(),
-        _ => return None,
-    })
+        Expr::Value(value) if matches!(value.value, ast::Value::Boolean(_)) => weak("bool".into()),
+        _ => None,
+    }
 }
 
-fn subquery_name(body: &ast::SetExpr) -> Option<String> {
+fn subquery_name(body: &ast::SetExpr) -> Option<(String, Strength)> {
     match body {
         ast::SetExpr::Select(select) => match select.projection.first()? {
             SelectItem::UnnamedExpr(expr) => inner_name(expr),
-            SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
+            SelectItem::ExprWithAlias { alias, .. } => Some((fold(alias), Strength::Strong)),
             _ => None,
         },
         ast::SetExpr::Query(query) => subquery_name(&query.body),

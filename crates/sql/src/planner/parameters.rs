@@ -4,7 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow_schema::FieldRef;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use millpond_common::{Error, Result, SqlState, SqlType};
 use sqlparser::ast::{self, Visit, Visitor};
 
@@ -72,6 +75,7 @@ fn number(id: &str) -> Option<usize> {
 /// The type of every parameter of a bound plan: as declared, as inferred, or text.
 pub(super) fn types(plan: &LogicalPlan, declared: &[Option<SqlType>]) -> Result<Vec<SqlType>> {
     let found = plan.get_parameter_fields().map_err(from_datafusion)?;
+    let lists = lists(plan).map_err(from_datafusion)?;
     let mut types = declared.to_vec();
     for (id, field) in &found {
         let at = number(id).filter(|n| (1..=PARAMETERS_MAX).contains(n));
@@ -85,5 +89,34 @@ pub(super) fn types(plan: &LogicalPlan, declared: &[Option<SqlType>]) -> Result<
             *slot = Some(SqlType::of(field));
         }
     }
+    for (at, of) in lists {
+        if let Some(slot @ None) = types.get_mut(at - 1) {
+            *slot = Some(of);
+        }
+    }
     Ok(types.into_iter().map(|t| t.unwrap_or(SqlType::Text)).collect())
+}
+
+/// Parameters that a value is looked up in: `x = ANY ($1)`.
+fn lists(plan: &LogicalPlan) -> datafusion::error::Result<Vec<(usize, SqlType)>> {
+    let mut found = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        let mut schema = DFSchema::empty();
+        for input in node.inputs() {
+            schema.merge(input.schema());
+        }
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                if let Expr::ScalarFunction(call) = e
+                    && call.func.name() == "array_has"
+                    && let [Expr::Placeholder(Placeholder { id, field: None }), value] = call.args.as_slice()
+                    && let (Some(at @ 1..), Ok((_, field))) = (number(id), value.to_field(&schema))
+                {
+                    found.push((at, SqlType::Array(Box::new(SqlType::of(&field)))));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(found)
 }

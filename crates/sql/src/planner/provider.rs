@@ -175,7 +175,12 @@ impl ContextProvider for Provider<'_> {
         match name {
             "current_user" | "session_user" | "user" | "current_role" => Some(constant(name, &self.planner.user)),
             "current_database" | "current_catalog" => Some(constant(name, &self.planner.database)),
-            "current_schema" => Some(constant(name, self.planner.search_path.first().map_or("public", |s| s.as_str()))),
+            // The first schema of the path that there is.
+            "current_schema" => {
+                let path = &self.planner.search_path;
+                let there = path.iter().find(|s| self.planner.catalog.schema(s).is_some());
+                Some(constant(name, there.map_or("public", |s| s.as_str())))
+            }
             "transaction_timestamp" | "statement_timestamp" | "clock_timestamp" => self.state.scalar_functions().get("now").cloned(),
             _ => self.state.scalar_functions().get(name).cloned(),
         }
@@ -186,6 +191,11 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        let name = match name {
+            "every" => "bool_and",
+            "variance" => "var_samp",
+            other => other,
+        };
         self.state.aggregate_functions().get(name).cloned()
     }
 

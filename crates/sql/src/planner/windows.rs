@@ -66,25 +66,57 @@ fn derived(factor: &TableFactor) -> Result<Option<TableFactor>> {
     if !matches!(column, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
         return Err(invalid());
     }
-    let sql = match (function.as_str(), intervals) {
-        ("tumble", [size]) => format!(
-            "SELECT *, tumble_start({column}, {size}) AS window_start, tumble_start({column}, {size}) + {size} AS window_end \
-             FROM {relation} WHERE {column} IS NOT NULL"
-        ),
-        ("hop", [slide, size]) => format!(
-            "SELECT *, window_start + {size} AS window_end FROM (SELECT *, unnest(hop_starts({column}, {slide}, {size})) AS window_start FROM {relation})"
-        ),
+    let (sql, slide, size) = match (function.as_str(), intervals) {
+        ("tumble", [size]) => (TUMBLE, size, size),
+        ("hop", [slide, size]) => (HOP, slide, size),
         _ => return Err(invalid()),
     };
-    let subquery = Parser::new(&PostgreSqlDialect {})
-        .try_with_sql(&sql)
+    let mut subquery = Parser::new(&PostgreSqlDialect {})
+        .try_with_sql(sql)
         .and_then(|mut parser| parser.parse_query())
         .map_err(|e| Error::internal(format!("{function}: {e}")))?;
+    fill(&mut subquery, relation, &column, slide, size);
     let mut alias = alias.clone();
     if alias.is_none() {
         alias = Some(ast::TableAlias { explicit: true, name: default_alias, columns: Vec::new(), at: None });
     }
     Ok(Some(TableFactor::Derived { lateral: false, subquery, alias, sample: None }))
+}
+
+/// What a call stands for; the names with a dollar sign are the call's arguments.
+const TUMBLE: &str = "SELECT *, tumble_start(_$column, _$size) AS window_start, tumble_start(_$column, _$size) + _$size AS window_end \
+                      FROM _$relation WHERE _$column IS NOT NULL";
+const HOP: &str = "SELECT *, window_start + _$size AS window_end \
+                   FROM (SELECT *, unnest(hop_starts(_$column, _$slide, _$size)) AS window_start FROM _$relation)";
+
+/// Puts the arguments in their places, with the positions that they have in the client's text.
+fn fill(query: &mut ast::Query, relation: &Expr, column: &Expr, slide: &Expr, size: &Expr) {
+    struct Fill<'a> {
+        relation: &'a Expr,
+        others: [(&'a str, &'a Expr); 3],
+    }
+    impl VisitorMut for Fill<'_> {
+        type Break = ();
+        fn post_visit_relation(&mut self, name: &mut ast::ObjectName) -> ControlFlow<()> {
+            if name.to_string() == "_$relation" {
+                match self.relation {
+                    Expr::Identifier(ident) => *name = ast::ObjectName::from(vec![ident.clone()]),
+                    Expr::CompoundIdentifier(parts) => *name = ast::ObjectName::from(parts.clone()),
+                    _ => {}
+                }
+            }
+            ControlFlow::Continue(())
+        }
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Identifier(ident) = expr
+                && let Some((_, argument)) = self.others.iter().find(|(name, _)| *name == ident.value)
+            {
+                *expr = (*argument).clone();
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = query.visit(&mut Fill { relation, others: [("_$column", column), ("_$slide", slide), ("_$size", size)] });
 }
 
 fn argument(argument: &FunctionArg) -> Option<Expr> {

@@ -32,7 +32,7 @@ impl Builder<'_> {
         for expr in &aggregate.aggr_expr {
             let (function, params) = call(expr)?;
             let argument = match params.args.as_slice() {
-                [Expr::Literal(value, _)] if function == AggregateFunction::Count && !value.is_null() => None,
+                [Expr::Literal(value, _)] if function == AggregateFunction::Count && !value.is_null() && !params.distinct => None,
                 [] if function == AggregateFunction::Count => None,
                 [argument] => Some(add(argument)?),
                 _ => return Err(not_yet("count of several arguments", "Count one column, or count(*).")),

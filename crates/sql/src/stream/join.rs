@@ -116,7 +116,9 @@ impl Builder<'_> {
         };
         let with = marked(self, JoinKind::LeftSemi, true)?;
         let without = marked(self, JoinKind::LeftAnti, false)?;
-        Ok(self.push(Operator::Union, vec![with, without], schema, false, None))
+        // Each left row is in one of the two.
+        let key = self.key(with);
+        Ok(self.push(Operator::Union, vec![with, without], schema, false, key))
     }
 
     /// `x NOT IN (subquery)` is NULL, not true, if x is NULL and the subquery is not empty, or if the subquery has a

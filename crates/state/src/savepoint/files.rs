@@ -86,13 +86,13 @@ pub(super) fn total_bytes(list: &[FileEntry]) -> u64 {
     list.iter().map(|f| f.bytes).sum()
 }
 
-/// Names and sizes of the files that make a database: not its message log, not its lock.
+/// Names and sizes of the files that make a database: not its messages and lock, nor the options that it was opened with.
 fn files_of(dir: &Path) -> Result<Vec<(String, u64)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.file_type()?.is_file() && name != "LOCK" && name != "LOG" && !name.starts_with("LOG.old") {
+        if entry.file_type()?.is_file() && !["LOCK", "LOG", "OPTIONS"].iter().any(|idle| name.starts_with(idle)) {
             files.push((name, entry.metadata()?.len()));
         }
     }

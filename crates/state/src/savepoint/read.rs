@@ -32,7 +32,8 @@ impl SavepointReader {
         }
         let record = family.record.unwrap_or_default();
         let base = Base::new(&rocks, record.epoch, record.log_seq, record.rows.into_iter().collect());
-        let recovered = Recovered { epoch: record.epoch, meta: record.meta, catalog: family.catalog, log_tail: family.entries };
+        let recovered =
+            Recovered { epoch: record.epoch, meta: record.meta, catalog: family.catalog, log_tail: family.entries, log_torn: false };
         Ok((SavepointReader { savepoint, recovered, base, drops: family.drops }, Arc::downgrade(&rocks)))
     }
 

@@ -97,9 +97,7 @@ impl<V: StateValue> KeyedState<V> {
     pub fn remove(&mut self, key: &[u8]) -> Option<V> {
         let place = self.slab.find(key)?;
         let entry = self.slab.get_mut(place)?;
-        if entry.value.is_none() {
-            return None;
-        }
+        entry.value.as_ref()?;
         entry.touch(&mut self.changes, place, key);
         let value = entry.value.take()?;
         self.live -= 1;

@@ -13,9 +13,14 @@ use crate::text::{number, utf8};
 /// The most dimensions that PostgreSQL's arrays have.
 const DIMENSIONS_MAX: usize = 6;
 
-impl ColumnBuilder {
+/// Columns that can be built from binary values.
+pub trait FromBinary {
     /// Appends a value from its binary form.
-    pub fn append_binary(&mut self, bytes: &[u8]) -> Result<()> {
+    fn append_binary(&mut self, bytes: &[u8]) -> Result<()>;
+}
+
+impl FromBinary for ColumnBuilder {
+    fn append_binary(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.builder {
             Builder::Boolean(b) => b.append_value(fixed::<1>(bytes)?[0] != 0),
             Builder::Int16(b) => b.append_value(i16::from_be_bytes(fixed(bytes)?)),
@@ -66,36 +71,36 @@ impl ColumnBuilder {
             Builder::List { .. } => {
                 let mut items = Items { rest: bytes };
                 let dimensions = items.header(&self.sql)?;
-                self.append_items(&dimensions, &mut items)?;
+                append_items(self, &dimensions, &mut items)?;
                 return if items.rest.is_empty() { Ok(()) } else { Err(malformed()) };
             }
         }
         self.appended();
         Ok(())
     }
+}
 
-    /// Appends one list of the outermost dimension, with the lists inside it.
-    fn append_items(&mut self, dimensions: &[usize], items: &mut Items<'_>) -> Result<()> {
-        let Builder::List { item, offsets, valid } = &mut self.builder else {
-            return Err(malformed());
-        };
-        if let Some((length, inner)) = dimensions.split_first() {
-            for _ in 0..*length {
-                if !inner.is_empty() {
-                    item.append_items(inner, items)?;
-                    continue;
-                }
-                match items.item()? {
-                    Some(bytes) => item.append_binary(bytes)?,
-                    None => item.append_null(),
-                }
+/// Appends one list of the outermost dimension, with the lists inside it.
+fn append_items(column: &mut ColumnBuilder, dimensions: &[usize], items: &mut Items<'_>) -> Result<()> {
+    let Builder::List { item, offsets, valid } = &mut column.builder else {
+        return Err(malformed());
+    };
+    if let Some((length, inner)) = dimensions.split_first() {
+        for _ in 0..*length {
+            if !inner.is_empty() {
+                append_items(item, inner, items)?;
+                continue;
+            }
+            match items.item()? {
+                Some(bytes) => item.append_binary(bytes)?,
+                None => item.append_null(),
             }
         }
-        offsets.push(offset(item.len())?);
-        valid.push(true);
-        self.appended();
-        Ok(())
     }
+    offsets.push(offset(item.len())?);
+    valid.push(true);
+    column.appended();
+    Ok(())
 }
 
 /// What is left of a binary array.

@@ -12,9 +12,14 @@ use crate::text::number;
 /// The longest text of a decimal: 39 digits, as many zeros as a negative scale has, sign and point.
 const DECIMAL_BYTES_MAX: usize = 39 + 128 + 2;
 
-impl Column {
+/// Columns that can be written in binary form.
+pub trait ToBinary {
     /// Appends the binary form of a row that is not NULL, without its length. Fails on what PostgreSQL's form cannot hold.
-    pub fn put_binary(&self, row: usize, out: &mut BytesMut) -> Result<()> {
+    fn put_binary(&self, row: usize, out: &mut BytesMut) -> Result<()>;
+}
+
+impl ToBinary for Column {
+    fn put_binary(&self, row: usize, out: &mut BytesMut) -> Result<()> {
         match &self.values {
             Values::Boolean(v) => out.put_u8(u8::from(v.value(row))),
             Values::Int16(v) => out.put_i16(v.value(row)),
@@ -56,64 +61,64 @@ impl Column {
                 out.put_i32(value.days);
                 out.put_i32(value.months);
             }
-            Values::List { .. } => self.put_array(row, out)?,
+            Values::List { .. } => put_array(self, row, out)?,
         }
         Ok(())
     }
+}
 
-    /// Appends an array: dimensions, whether it has NULLs, its item type, then the items of all dimensions in order.
-    fn put_array(&self, row: usize, out: &mut BytesMut) -> Result<()> {
-        let mut dimensions = Vec::new();
-        let mut leaves = Vec::new();
-        let leaf = self.collect(row, 0, &mut dimensions, &mut leaves)?;
-        let empty = leaves.is_empty();
-        out.put_i32(if empty { 0 } else { dimensions.len() as i32 });
-        out.put_i32(i32::from(leaves.iter().any(|i| leaf.is_null(*i))));
-        out.put_u32(oid(&leaf.sql));
-        if empty {
-            return Ok(());
-        }
-        for length in &dimensions {
-            out.put_i32(*length as i32);
-            out.put_i32(1);
-        }
-        for i in leaves {
-            put_value(leaf, i, true, out)?;
-        }
-        Ok(())
+/// Appends an array: dimensions, whether it has NULLs, its item type, then the items of all dimensions in order.
+fn put_array(column: &Column, row: usize, out: &mut BytesMut) -> Result<()> {
+    let mut dimensions = Vec::new();
+    let mut leaves = Vec::new();
+    let leaf = collect(column, row, 0, &mut dimensions, &mut leaves)?;
+    let empty = leaves.is_empty();
+    out.put_i32(if empty { 0 } else { dimensions.len() as i32 });
+    out.put_i32(i32::from(leaves.iter().any(|i| leaf.is_null(*i))));
+    out.put_u32(oid(&leaf.sql));
+    if empty {
+        return Ok(());
     }
-
-    /// Collects the innermost items of a nested list and checks that it is rectangular. Gives the innermost column.
-    fn collect(&self, row: usize, depth: usize, dimensions: &mut Vec<usize>, leaves: &mut Vec<usize>) -> Result<&Column> {
-        let Values::List { values, item } = &self.values else {
-            return Err(Error::internal("an array column without items"));
-        };
-        let offsets = values.value_offsets();
-        let range = offsets[row] as usize..offsets[row + 1] as usize;
-        match dimensions.get(depth) {
-            Some(length) if *length != range.len() => return Err(ragged()),
-            Some(_) => {}
-            None => dimensions.push(range.len()),
-        }
-        if !matches!(item.values, Values::List { .. }) {
-            leaves.extend(range);
-            return Ok(item);
-        }
-        let mut leaf = item.leaf();
-        for i in range {
-            if item.is_null(i) {
-                return Err(ragged());
-            }
-            leaf = item.collect(i, depth + 1, dimensions, leaves)?;
-        }
-        Ok(leaf)
+    for length in &dimensions {
+        out.put_i32(*length as i32);
+        out.put_i32(1);
     }
+    for i in leaves {
+        put_value(leaf, i, true, out)?;
+    }
+    Ok(())
+}
 
-    fn leaf(&self) -> &Column {
-        match &self.values {
-            Values::List { item, .. } => item.leaf(),
-            _ => self,
+/// Collects the innermost items of a nested list and checks that it is rectangular. Gives the innermost column.
+fn collect<'a>(column: &'a Column, row: usize, depth: usize, dimensions: &mut Vec<usize>, leaves: &mut Vec<usize>) -> Result<&'a Column> {
+    let Values::List { values, item } = &column.values else {
+        return Err(Error::internal("an array column without items"));
+    };
+    let offsets = values.value_offsets();
+    let range = offsets[row] as usize..offsets[row + 1] as usize;
+    match dimensions.get(depth) {
+        Some(length) if *length != range.len() => return Err(ragged()),
+        Some(_) => {}
+        None => dimensions.push(range.len()),
+    }
+    if !matches!(item.values, Values::List { .. }) {
+        leaves.extend(range);
+        return Ok(item);
+    }
+    let mut leaf = innermost(item);
+    for i in range {
+        if item.is_null(i) {
+            return Err(ragged());
         }
+        leaf = collect(item, i, depth + 1, dimensions, leaves)?;
+    }
+    Ok(leaf)
+}
+
+fn innermost(column: &Column) -> &Column {
+    match &column.values {
+        Values::List { item, .. } => innermost(item),
+        _ => column,
     }
 }
 
@@ -143,4 +148,25 @@ pub(crate) fn put_value(column: &Column, row: usize, binary: bool, out: &mut Byt
         .map_err(|_| Error::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "a value is too large for the protocol"))?;
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use arrow::array::{ArrayRef, ListArray};
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::Int32Type;
+    use arrow_schema::Field;
+    use millpond_common::SqlType;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_is_not_rectangular_has_no_binary_form() {
+        let inner = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), Some(2)]), Some(vec![Some(3)])]);
+        let field = Arc::new(Field::new("item", arrow::array::Array::data_type(&inner).clone(), true));
+        let ragged: ArrayRef = Arc::new(ListArray::new(field, OffsetBuffer::from_lengths([2]), Arc::new(inner), None));
+        let column = Column::new(&ragged, &SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Integer))))).unwrap();
+        assert_eq!(column.put_binary(0, &mut BytesMut::new()).unwrap_err().state().0, "2202E");
+    }
 }

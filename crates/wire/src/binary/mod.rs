@@ -8,6 +8,9 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod numeric;
 
+pub use decode::FromBinary;
+pub use encode::ToBinary;
+
 /// Days from 1970-01-01 to 2000-01-01, from which PostgreSQL counts.
 pub(crate) const EPOCH_DAYS: i32 = 10_957;
 /// The same in microseconds.

@@ -6,8 +6,9 @@
 //! texts too long for varchar(n), which PostgreSQL's explicit casts cut off.
 
 use millpond_common::SqlType;
-use millpond_wire::column::Column;
-use millpond_wire::text::decode::ColumnBuilder;
+use millpond_common::column::Column;
+use millpond_common::text::decode::ColumnBuilder;
+use millpond_wire::binary::{FromBinary, ToBinary};
 
 fn sql_type(name: &str) -> SqlType {
     if let Some(item) = name.strip_suffix("[]") {

@@ -99,6 +99,11 @@ impl Run {
         }
     }
 
+    /// Bytes of values in the last checkpoint.
+    pub fn stored_bytes(&self) -> usize {
+        self.stored.iter().flat_map(BTreeMap::values).map(Vec::len).sum()
+    }
+
     pub fn state_rows(&self) -> u64 {
         self.operator.state().iter().map(|(_, table)| table.borrow().stats().rows).sum()
     }

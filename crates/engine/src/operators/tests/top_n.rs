@@ -38,9 +38,20 @@ fn without_deletions_only_the_window_is_kept() {
     let columns = schema("k:int v:int");
     let mut run = Run::new(plan(&[&columns], true, top(&[], &[by(1, true)], 0, Some(2), false), &columns));
     run.expect("+1 1 1\n+1 1 2\n+1 1 3\n+1 1 4", "+1 1 3\n+1 1 4");
-    assert_eq!(run.state_rows(), 2);
+    run.freeze();
+    let two_rows = run.stored_bytes();
     run.expect("+1 7 5\n+1 7 0", "-1 1 3\n+1 7 5");
-    assert_eq!(run.state_rows(), 2);
+    run.expect("+9 7 -1", "");
+    run.freeze();
+    assert_eq!((run.state_rows(), run.stored_bytes()), (1, two_rows));
+}
+
+#[test]
+fn ties_are_told_apart_by_whole_rows() {
+    let columns = schema("k:int v:int t:text");
+    let mut run = Run::new(plan(&[&columns], true, top(&[0], &[by(1, true)], 0, Some(1), false), &columns));
+    run.expect("+1 1 5 c\n+1 1 5 b\n+1 1 5 d\n+1 2 1 x", "+1 1 5 b\n+1 2 1 x");
+    run.expect("+1 1 5 a\n+1 1 4 a", "+1 1 5 a\n-1 1 5 b");
 }
 
 fn twin(input: &Rows, partition: &[usize], order: &[SortKey], offset: u64, limit: Option<u64>, row_number: bool) -> Rows {

@@ -107,7 +107,12 @@ impl ScalarUDFImpl for ListFunction {
             return Ok(ColumnarValue::Array(rows::array(&texts(), &vec![Value::List(Vec::new()); rows])));
         }
         if self.kind == Kind::TypeOf {
-            let name = args.arg_fields.first().map(|f| SqlType::of(f).name());
+            let name = args.arg_fields.first().map(|f| match SqlType::of(f) {
+                // The type alone, without its precision or length.
+                SqlType::Numeric { .. } => "numeric".to_string(),
+                SqlType::Varchar(_) => "character varying".into(),
+                of => of.name(),
+            });
             return Ok(ColumnarValue::Scalar(datafusion::scalar::ScalarValue::Utf8(name)));
         }
         let arrays = args.args.iter().map(|a| a.clone().into_array(rows)).collect::<Result<Vec<_>>>()?;

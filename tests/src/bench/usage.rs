@@ -1,0 +1,66 @@
+//! What a process has used, as the kernel counts it.
+
+use std::time::Duration;
+
+/// User and system time so far, that of ended threads included. It comes in ticks of 10 ms.
+pub fn cpu_time(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+    let ticks = |i: usize| fields.get(i).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
+    // Fields 14 and 15 of proc(5).
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+/// Peak resident memory in bytes.
+pub fn rss_peak(process: u32) -> u64 {
+    status(process, "VmHWM:")
+}
+
+/// Resident memory in bytes.
+pub fn rss(process: u32) -> u64 {
+    status(process, "VmRSS:")
+}
+
+fn status(process: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix(name));
+    line.and_then(|l| l.trim().strip_suffix("kB")).and_then(|k| k.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// A thread's time so far.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    id: String,
+    /// Its name.
+    pub name: String,
+    /// On a core.
+    pub ran: Duration,
+    /// Ready, but other threads had the cores: what the rest of the machine took.
+    pub waited: Duration,
+}
+
+/// The threads that a process has now.
+pub fn threads(process: u32) -> Vec<Thread> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let thread = |entry: std::fs::DirEntry| {
+        let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).ok();
+        let times = read("schedstat")?;
+        let mut times = times.split_whitespace().filter_map(|t| t.parse().ok()).map(Duration::from_nanos);
+        let (ran, waited) = (times.next()?, times.next()?);
+        Some(Thread { id: entry.file_name().to_string_lossy().into(), name: read("comm")?.trim().to_string(), ran, waited })
+    };
+    tasks.filter_map(thread).collect()
+}
+
+/// What the threads of `now` used since `before`, the busiest first.
+pub fn since(before: &[Thread], now: Vec<Thread>) -> Vec<Thread> {
+    let mut used = now;
+    for thread in &mut used {
+        if let Some(old) = before.iter().find(|b| b.id == thread.id) {
+            thread.ran = thread.ran.saturating_sub(old.ran);
+            thread.waited = thread.waited.saturating_sub(old.waited);
+        }
+    }
+    used.sort_by_key(|t| std::cmp::Reverse(t.ran));
+    used
+}
