@@ -66,6 +66,7 @@ fn check(dir: &Path) {
         }
         Err(error) => assert_eq!(acknowledged, 0, "{error}"),
     }
+    assert!(storage.list().unwrap().iter().all(|c| c.damage.is_none()), "none is left that lacks something");
     // A restore that was interrupted is done, or is finished now.
     for checkpoint in 1..=acknowledged {
         let into = dir.join(format!("restored{checkpoint}"));
