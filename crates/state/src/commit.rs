@@ -20,7 +20,7 @@ use crate::rocks::{Base, Rocks};
 use crate::run::{Overlay, SortedRun};
 use crate::sst::{self, SstWriter, Written};
 use crate::tables::Entries;
-use crate::{Checkpoint, CommitStats, Store, directory};
+use crate::{Checkpoint, CommitStats, Store, directory, reached};
 
 /// What start-up has to do with the files it finds in the staging directory.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -145,6 +145,7 @@ impl Store {
         turn.log_seq = log_seq;
         self.swap_base(Base::new(&rocks, epoch, log_seq, rows.into_iter().collect()), log_seq, &drops);
         failpoint("commit-end");
+        reached::note(&self.dir, rocks.db().latest_sequence_number());
         let (entries, bytes, duration) = (written.entries, written.bytes, start.elapsed());
         self.retain(&rocks);
         Ok(CommitStats { entries, bytes, duration })

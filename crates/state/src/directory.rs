@@ -14,10 +14,11 @@ use crate::format;
 const FORMAT: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new"; // by replace_file
 const LOCK: &str = "LOCK";
+const DATABASE: &str = "db";
 
 /// Where RocksDB's files are.
 pub(crate) fn database(dir: &Path) -> PathBuf {
-    dir.join("db")
+    dir.join(DATABASE)
 }
 
 /// Where files wait for ingestion.
@@ -38,11 +39,36 @@ pub(crate) fn claim(dir: &Path) -> Result<File> {
     let lock = lock(dir)?;
     // Under the lock, so that two processes that find an empty directory do not both make it theirs.
     if !check_format(dir)? {
+        fs::create_dir_all(database(dir)).map_err(failed)?;
         write_format(dir).map_err(failed)?;
     }
     fs::create_dir_all(staging(dir)).map_err(failed)?;
     sync(dir).map_err(failed)?;
     Ok(lock)
+}
+
+/// Fails if the database or its table of contents is gone: RocksDB would make an empty one.
+pub(crate) fn check_database(dir: &Path) -> Result<()> {
+    let failed = |e: io::Error| unusable(dir, &e);
+    let missing = |path: PathBuf| {
+        Error::new(SqlState::DATA_CORRUPTED, "the database's files are missing")
+            .with_detail(format!("There is no \"{}\".", path.display()))
+            .with_hint("Restore the directory from a copy, or continue from a savepoint of it.")
+    };
+    let database = database(dir);
+    if !database.try_exists().map_err(failed)? {
+        return Err(missing(database));
+    }
+    let current = database.join("CURRENT");
+    if !current.try_exists().map_err(failed)? {
+        for entry in fs::read_dir(&database).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if [".sst", ".log"].iter().any(|end| name.to_string_lossy().ends_with(end)) {
+                return Err(missing(current));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure that the directory's entries are on disk.
@@ -82,7 +108,9 @@ fn check_format(dir: &Path) -> Result<bool> {
     }
     for entry in fs::read_dir(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        if name != LOCK && name != FORMAT_NEW && name != "lost+found" {
+        let begun =
+            name == LOCK || name == FORMAT_NEW || (name == DATABASE && fs::read_dir(database(dir)).is_ok_and(|mut d| d.next().is_none()));
+        if !begun && name != "lost+found" {
             let message = format!("\"{}\" is not a Millpond data directory", dir.display());
             return Err(Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
                 .with_detail(format!("It holds \"{}\" but no FORMAT file.", name.to_string_lossy()))

@@ -6,6 +6,7 @@
 //!   what our files begin with
 //! - `options`: how to open a store, and what can be changed later ([`Store::tune`])
 //! - `rocks`, `poison`, `rescue`: RocksDB as it is configured here; what happens when it fails; opening after that
+//! - `reached`: a note of how far the database had come
 //! - `log`: the table log with its group commit, the catalog's records
 //! - `commit`, `sst`: the checkpoint's protocol and files, and the decision what to redo at start
 //! - `relation`: the registered relations with their runs of changes, pending transactions
@@ -29,6 +30,7 @@ mod frame;
 mod log;
 mod options;
 mod poison;
+mod reached;
 pub mod read_view;
 mod relation;
 pub mod remote;

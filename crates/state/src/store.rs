@@ -19,7 +19,7 @@ use crate::relation::{Pending, Relation, RelationMeta, Relations, Run};
 use crate::rocks::{Base, BaseIterator, Rocks, closed, storage_error};
 use crate::savepoint::{self, Savepoints};
 use crate::tiers::Tiers;
-use crate::{ReadView, StoreOptions, Tuning, directory, format};
+use crate::{ReadView, StoreOptions, Tuning, directory, format, reached};
 
 /// What an opened store knows of the time before.
 #[derive(Clone, Debug, Default)]
@@ -144,12 +144,14 @@ impl Store {
         let staging = directory::staging(dir);
         savepoint::finish(dir)?;
         savepoint::clean(dir)?;
+        directory::check_database(dir)?;
         let logs = directory::log_files(dir);
         let rocks = Rocks::open(&directory::database(dir), &staging, options.memory / 4, &options.tuning, lock).map_err(|e| {
             let locked =
                 e.detail().is_some_and(|d| d.contains("lock hold by current process") || d.contains("Resource temporarily unavailable"));
             if locked { directory::in_use(dir, "a reader that has not ended yet") } else { directory::name_log_files(dir, &logs, e) }
         })?;
+        reached::check(dir, rocks.db().latest_sequence_number())?;
         let rocks = Arc::new(rocks);
         let log_torn = rocks.log_torn;
         if log_torn {
@@ -400,11 +402,12 @@ impl Store {
             (state.view.take(), std::mem::replace(&mut state.base, closed), std::mem::take(&mut state.relations))
         };
         drop((view, base, relations));
-        if self.poison.check().is_ok()
-            && let Err(error) = rocks.db().flush_cf(rocks.log())
-        {
-            // Everything is in the log already; the next start replays it.
-            tracing::warn!(error = %storage_error(error), "closing: the log could not be flushed");
+        if self.poison.check().is_ok() {
+            match rocks.db().flush_cf(rocks.log()) {
+                Ok(()) => reached::note(&self.dir, rocks.db().latest_sequence_number()),
+                // Everything is in the log already; the next start replays it.
+                Err(error) => tracing::warn!(error = %storage_error(error), "closing: the log could not be flushed"),
+            }
         }
     }
 }

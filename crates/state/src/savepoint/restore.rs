@@ -17,9 +17,9 @@ use millpond_common::{Error, Result, SqlState};
 
 use super::files::{self, How};
 use super::{existing, record};
-use crate::directory;
 use crate::failpoint::failpoint;
 use crate::frame::Frame;
+use crate::{directory, reached};
 
 /// The decision: a file of the data directory whose body is the savepoint's name.
 pub(super) const RESTORE: &str = "RESTORE";
@@ -50,6 +50,7 @@ pub(crate) fn finish(dir: &Path) -> Result<()> {
             rename(dir, &restoring, &restored)?;
         }
         failpoint("restore-linked");
+        reached::forget(dir)?;
         let live = directory::database(dir);
         if live.try_exists()? {
             files::remove(&old)?;

@@ -24,9 +24,9 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Whether an error says where the damage is. RocksDB does not always name the very file when it opens; and of damage to its
-/// list of files, only what is missing then may be noticed.
+/// list of files, or of a lost log, only what is missing then may be noticed.
 fn names(error: &str, file: &Path) -> bool {
-    let listing = ["CURRENT", "MANIFEST"].iter().any(|f| file.file_name().unwrap().to_str().unwrap().starts_with(f));
+    let listing = ["CURRENT", "MANIFEST"].iter().any(|f| file.file_name().unwrap().to_str().unwrap().starts_with(f)) || !file.exists();
     let vague = listing || error.contains("may be corrupted");
     error.contains(file.to_str().unwrap()) || (vague && error.contains(file.parent().unwrap().to_str().unwrap()))
 }
@@ -148,4 +148,35 @@ fn a_damaged_order_to_restore_is_refused() {
     }
     std::fs::write(&order, whole).unwrap();
     assert_eq!(examine(&dir).unwrap().epoch, 2);
+}
+
+/// Nothing is made anew in place of what is lost.
+#[test]
+fn missing_files_are_told() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("data");
+    make(&dir);
+    let mut lost = files(&dir.join("db"));
+    lost.retain(|f| f.file_name().unwrap() != "IDENTITY");
+    for file in lost.into_iter().chain([dir.join("db")]) {
+        let copied = temporary.path().join("copy");
+        copy(&dir, &copied);
+        let file = copied.join(file.strip_prefix(&dir).unwrap());
+        if file.is_dir() {
+            std::fs::remove_dir_all(&file).unwrap()
+        } else {
+            std::fs::remove_file(&file).unwrap()
+        }
+        let error = examine(&copied).unwrap_err();
+        assert!(names(&text(&error), &file), "{} is not named: {error}", file.display());
+        std::fs::remove_dir_all(&copied).unwrap();
+    }
+    restore_what_is_left(&dir);
+}
+
+/// Savepoints outlive the database.
+fn restore_what_is_left(dir: &Path) {
+    std::fs::remove_dir_all(dir.join("db")).unwrap();
+    crate::restore_at_next_open(dir, "two").unwrap();
+    assert_eq!(examine(dir).unwrap().epoch, 2);
 }
