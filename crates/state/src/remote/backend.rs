@@ -90,9 +90,12 @@ impl Backend {
                 .with_detail(format!("The URL is \"{url}\"."))
                 .with_hint("Write it with three slashes: file:///path."));
         }
-        let store =
-            std::fs::create_dir_all(&root).map_err(StoreErrorSource::from).and_then(|()| Ok(LocalFileSystem::new_with_prefix(&root)?));
-        let store = store.map_err(|e| Error::new(SqlState::IO_ERROR, format!("cannot use \"{}\": {}", root.display(), e.0)))?;
+        // Not created: it may be the place of a disk that is not mounted.
+        let store = LocalFileSystem::new_with_prefix(&root).map_err(|e| {
+            Error::new(SqlState::IO_ERROR, format!("checkpoint storage: cannot use \"{}\"", root.display()))
+                .with_detail(describe(&e))
+                .with_hint("The directory must exist.")
+        })?;
         Ok(Backend { store: Arc::new(store), root: Some(root), url: url.to_owned() })
     }
 
@@ -126,10 +129,10 @@ impl Backend {
             let mut begin = 0;
             while begin < size {
                 let end = (begin + part).min(size);
-                let bytes = read_part(path, begin..end).await?;
                 if running.len() >= PARTS_IN_FLIGHT {
                     running.try_next().await.map_err(|e| failed(name, "write", &e))?;
                 }
+                let bytes = read_part(path, begin..end).await?;
                 running.push(upload.put_part(bytes.into()));
                 begin = end;
             }
@@ -219,21 +222,6 @@ impl Backend {
 
 const SCHEMES: &str = "Give s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///path.";
 
-/// An error's text on its way to ours.
-struct StoreErrorSource(String);
-
-impl From<std::io::Error> for StoreErrorSource {
-    fn from(e: std::io::Error) -> Self {
-        StoreErrorSource(e.to_string())
-    }
-}
-
-impl From<StoreError> for StoreErrorSource {
-    fn from(e: StoreError) -> Self {
-        StoreErrorSource(e.to_string())
-    }
-}
-
 /// Part of a file, which must be there in full.
 async fn read_part(path: &Path, range: Range<u64>) -> Result<Bytes> {
     use std::os::unix::fs::FileExt;
@@ -317,6 +305,7 @@ mod tests {
         assert!(refused("bucket/path").hint().unwrap().contains("s3://"));
         assert!(refused("ftp://host/path").message().contains("unknown scheme \"ftp\""));
         assert!(refused("file://relative/path").hint().unwrap().contains("three slashes"));
+        assert!(refused("file:///nonexistent/directory").hint().unwrap().contains("must exist"));
         assert!(refused("s3:///path").message().contains("no bucket"));
         assert_eq!(refused("hdfs://host/path").state(), SqlState::FEATURE_NOT_SUPPORTED);
         for url in ["s3://key:s3cret@bucket/path", "az://container/path?sig=s3cret"] {

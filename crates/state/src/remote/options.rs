@@ -12,7 +12,8 @@ pub struct RemoteOptions {
     pub config: Vec<(String, String)>,
     /// How many files are sent or fetched at the same time.
     pub parallelism: usize,
-    /// Larger files travel in parts of this size; at least 5 MiB for most object stores.
+    /// Larger files travel in parts of this size; at least 5 MiB for most object stores. Two parts of each file on its way
+    /// are in memory.
     pub part_bytes: usize,
     /// After this long, a request has failed.
     pub request_timeout: Duration,

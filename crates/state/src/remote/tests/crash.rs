@@ -14,7 +14,9 @@ const DIRECTORY: &str = "MILLPOND_REMOTE_CRASH_TEST_DIRECTORY";
 const CHECKPOINTS: u64 = 6;
 
 fn open(dir: &Path) -> RemoteStorage {
-    RemoteStorage::open(&format!("file://{}", dir.join("storage").display()), options(None)).unwrap()
+    let place = dir.join("storage");
+    std::fs::create_dir_all(&place).unwrap();
+    RemoteStorage::open(&format!("file://{}", place.display()), options(None)).unwrap()
 }
 
 fn acknowledge(dir: &Path, checkpoint: u64) {
@@ -64,6 +66,7 @@ fn check(dir: &Path) {
         }
         Err(error) => assert_eq!(acknowledged, 0, "{error}"),
     }
+    assert!(storage.list().unwrap().iter().all(|c| c.damage.is_none()), "none is left that lacks something");
     // A restore that was interrupted is done, or is finished now.
     for checkpoint in 1..=acknowledged {
         let into = dir.join(format!("restored{checkpoint}"));

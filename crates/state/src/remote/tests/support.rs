@@ -22,7 +22,9 @@ pub(super) enum Place {
 
 impl Place {
     pub(super) fn directory() -> Place {
-        Place::Directory(tempfile::tempdir().unwrap())
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        Place::Directory(dir)
     }
 
     /// One of each kind.

@@ -180,7 +180,9 @@ fn child() {
 }
 
 fn storage_of(dir: &Path) -> RemoteStorage {
-    RemoteStorage::open(&format!("file://{}", dir.join("storage").display()), options(None)).unwrap()
+    let place = dir.join("storage");
+    fs::create_dir_all(&place).unwrap();
+    RemoteStorage::open(&format!("file://{}", place.display()), options(None)).unwrap()
 }
 
 #[test]
