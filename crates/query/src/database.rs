@@ -14,7 +14,7 @@ use millpond_common::{Error, RelationId, Result, SqlState};
 use millpond_engine::{Engine, EngineConfig, SourceSpec};
 use millpond_sql::{Catalog, Relation, RelationKind, base_context, set_fault_injection};
 use millpond_state::remote::{Cancel, RemoteOptions, RemoteStorage, Uploader, UploaderOptions, open_or_restore};
-use millpond_state::{Store, StoreOptions};
+use millpond_state::{Compression, Store, StoreOptions, Tuning};
 use parking_lot::{Mutex, RwLock};
 
 use crate::cancel::CancelToken;
@@ -133,6 +133,9 @@ impl Database {
         let sources = catalog.relations().filter_map(|r| source_spec(r).transpose()).collect::<Result<Vec<_>>>()?;
         let jobs = known.jobs.iter().map(|j| j.spec(catalog)).collect::<Result<Vec<_>>>()?;
         set_fault_injection(system_settings.on("enable_fault_injection"));
+        if let Err(error) = configure_storage(&store, &system_settings) {
+            tracing::warn!(%error, "storage runs with other settings");
+        }
         let config = EngineConfig { workers, memory: options.memory, settings: system_settings.clone() };
         let engine = Engine::start(config, Arc::clone(&store), &recovered, tables, sources, jobs)?;
 
@@ -239,6 +242,8 @@ impl Database {
         }
         let mut changed = self.system_settings.read().clone();
         changed.set(setting.name, value)?;
+        let configured = changed.clone();
+        self.engine.blocking(move |store| configure_storage(store, &configured)).await?;
         let store = Arc::clone(&self.store);
         let (puts, deletes) = match value {
             Some(_) => (vec![records::setting_record(setting.name, &changed.get(setting.name)?)?], vec![]),
@@ -268,6 +273,18 @@ impl Database {
         *seen = version;
         Ok(())
     }
+}
+
+/// Settings of storage. They take effect while it runs.
+fn configure_storage(store: &Store, settings: &Settings) -> Result<()> {
+    let cache = settings.size("rocksdb_block_cache_size");
+    store.tune(&Tuning {
+        compression: Compression::parse(&settings.get("rocksdb_compression")?)?,
+        write_buffer_bytes: settings.size("rocksdb_write_buffer_size"),
+        block_cache_bytes: (cache > 0).then_some(cache),
+    })?;
+    store.set_checkpoint_retention(usize::try_from(settings.integer("checkpoint_retention")).unwrap_or(0));
+    Ok(())
 }
 
 /// Deletes what a crash between two steps of a statement left behind: rows and state that no record names.

@@ -46,7 +46,7 @@ pub mod store;
 pub mod tables;
 mod tiers;
 
-pub use options::{Compression, StateBackend, StoreOptions, Tuning};
+pub use options::{Compression, StoreOptions, Tuning};
 pub use read_view::{ReadView, Scan, ScanStream};
 pub use savepoint::{Savepoint, SavepointKind, SavepointReader, fork, restore_at_next_open};
 pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreStats, Visit};

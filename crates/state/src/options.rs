@@ -11,36 +11,13 @@ pub struct StoreOptions {
     pub memory: u64,
     /// How many workers will publish; a hint.
     pub workers: usize,
-    /// Where operator state may live.
-    pub backend: StateBackend,
     /// RocksDB's settings.
     pub tuning: Tuning,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        StoreOptions { memory: 256 * MIB, workers: 1, backend: StateBackend::default(), tuning: Tuning::default() }
-    }
-}
-
-/// Setting `state_backend`: where operator state may live between checkpoints. Both commit in the same way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StateBackend {
-    /// In memory, as far as the budget allows; what is clean may be left to RocksDB.
-    #[default]
-    Rocksdb,
-    /// All of it in memory, always.
-    Memory,
-}
-
-impl StateBackend {
-    /// The value of the setting.
-    pub fn parse(text: &str) -> Result<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "rocksdb" => Ok(StateBackend::Rocksdb),
-            "memory" => Ok(StateBackend::Memory),
-            _ => Err(invalid("state_backend", text, "rocksdb, memory")),
-        }
+        StoreOptions { memory: 256 * MIB, workers: 1, tuning: Tuning::default() }
     }
 }
 
@@ -91,14 +68,12 @@ impl Compression {
             "snappy" => Ok(Compression::Snappy),
             "lz4" => Ok(Compression::Lz4),
             "zstd" => Ok(Compression::Zstd),
-            _ => Err(invalid("rocksdb_compression", text, "lz4, snappy, zstd, none")),
+            _ => {
+                let message = format!("invalid value for parameter \"rocksdb_compression\": \"{text}\"");
+                Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message).with_hint("Available values: lz4, snappy, zstd, none."))
+            }
         }
     }
-}
-
-fn invalid(setting: &str, value: &str, known: &str) -> Error {
-    Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{setting}\": \"{value}\""))
-        .with_hint(format!("Available values: {known}."))
 }
 
 #[cfg(test)]
@@ -108,9 +83,7 @@ mod tests {
     #[test]
     fn values_of_settings_are_read() {
         assert_eq!(Compression::parse("ZSTD").unwrap(), Compression::Zstd);
-        assert_eq!(StateBackend::parse("memory").unwrap(), StateBackend::Memory);
         assert!(Compression::parse("gzip").unwrap_err().hint().unwrap().contains("lz4"));
-        assert_eq!(StateBackend::parse("").unwrap_err().state(), SqlState::INVALID_PARAMETER_VALUE);
         assert_eq!(Tuning::default().cache_bytes(0), 8 << 20);
         assert_eq!(Tuning { block_cache_bytes: Some(5), ..Tuning::default() }.cache_bytes(1 << 40), 5);
     }

@@ -12,7 +12,7 @@ use super::manifest::{CLAIMS, MANIFESTS, ManifestName};
 use crate::failpoint::failpoint;
 use crate::frame::Frame;
 
-const FRAME: Frame = Frame { magic: b"MPRC", version: 1, what: "a claim on a checkpoint storage" };
+const FRAME: Frame = Frame { magic: b"MPCL", version: 1, what: "a claim on a checkpoint storage" };
 
 /// The right to write to the storage, until another server claims it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -118,7 +118,7 @@ fn restore(dir: &Path, storage: &RemoteStorage, cancel: &Cancel) -> Result<Resto
     failpoint("remote-arrived");
     savepoint::restore_at_next_open(dir, ARRIVED)?;
     let (database, damaged) = (directory::database(dir), dir.join(DAMAGED));
-    if database.try_exists()? {
+    if fs::read_dir(&database).is_ok_and(|mut entries| entries.next().is_some()) {
         if damaged.try_exists()? {
             fs::remove_dir_all(&damaged)?;
         }

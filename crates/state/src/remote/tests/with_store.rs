@@ -97,6 +97,7 @@ fn an_empty_directory_is_filled_from_the_storage() {
         let storage = Arc::new(place.open());
         three(&dir.path().join("first"), &storage);
         check_restored(&dir.path().join("second"), &storage);
+        assert!(!dir.path().join("second/db.damaged").exists());
         // The directory that was lost comes back: it may take over again, being the same database.
         let opened = open(&dir.path().join("first"), &storage).unwrap();
         assert!(opened.restored.is_none());
