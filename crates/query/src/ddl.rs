@@ -221,6 +221,9 @@ impl Session {
         let job = StoredJob { id, relation, plan: view.plan, first_state_table };
         job.check_readable(Arc::new(self.database.context.clone()))?;
         let half_built = HalfBuilt::new(&self.database, relation);
+        // What was corrected before, such as a row that the query fails on, must not be read as it was.
+        let engine = &self.database.engine;
+        scope.limits.run(engine.wait_visible(engine.newest_transaction())).await?;
         let handle = self.database.start_job(catalog, job).await?;
         drop(lock);
         if self.settings.on("background_ddl") {

@@ -36,6 +36,7 @@ impl Session {
                 engine.set_job_options(job, settings)
             }
             AlterView::Restart => {
+                scope.limits.run(engine.wait_visible(engine.newest_transaction())).await?;
                 let handle = engine.restart_job(job).await?;
                 drop(lock);
                 if self.settings.on("background_ddl") {

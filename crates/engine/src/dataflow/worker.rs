@@ -124,7 +124,8 @@ impl Loop {
         loop {
             // A checkpoint's state is sealed before any later command is taken.
             while !self.seal_waits() {
-                let command = if worker.has_dataflows() {
+                // Dataflows of constants end by themselves; state that is being encoded must not wait for a command.
+                let command = if worker.has_dataflows() || self.draining.is_some() {
                     commands.try_recv().ok()
                 } else {
                     match commands.recv() {
@@ -274,10 +275,6 @@ impl Loop {
         self.jobs.values().for_each(LocalJob::seal);
         let jobs = self.jobs.keys().copied().collect();
         self.draining = Some(Draining { epoch, jobs, tables: vec![], stall: started.elapsed(), resumed: Instant::now() });
-        if self.jobs.is_empty() {
-            // Nothing would wake this worker again.
-            self.drain_slice();
-        }
     }
 
     /// Encodes sealed changes for a while, and reports when that was the last of them.

@@ -43,7 +43,8 @@ pub(super) fn from_text_function() -> Arc<ScalarUDF> {
     }
     fn invoke(args: &ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         let to = SqlType::of(&args.return_field);
-        map(args, |array| decode::from_text(array.as_string(), &to))
+        // A bare NULL may come after types were coerced.
+        map(args, |array| decode::from_text(arrow::compute::cast(array, &DataType::Utf8)?.as_string(), &to))
     }
     Function::udf("from_text", Volatility::Immutable, coerce, named_type, invoke)
 }

@@ -64,8 +64,8 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
 /// The patterns of time, a longer one before those that it begins with.
 const PATTERNS: [&str; 48] = [
     "Y,YYY", "YYYY", "YYY", "YY", "Y", "IYYY", "IYY", "IY", "HH24", "HH12", "HH", "MONTH", "Month", "month", "MON", "Mon", "mon", "MM",
-    "MI", "MS", "IDDD", "DDD", "DD", "DAY", "Day", "day", "DY", "Dy", "dy", "D", "ID", "I", "SSSSS", "SSSS", "SS", "US", "A.M.", "P.M.",
-    "a.m.", "p.m.", "AM", "PM", "am", "pm", "WW", "IW", "W", "Q",
+    "MI", "MS", "IDDD", "DDD", "DD", "DAY", "Day", "day", "DY", "Dy", "dy", "D", "ID", "IW", "I", "SSSSS", "SSSS", "SS", "US", "A.M.",
+    "P.M.", "a.m.", "p.m.", "AM", "PM", "am", "pm", "WW", "W", "Q",
 ];
 /// Those after which nothing but their own case counts.
 const WORDS: [&str; 17] =

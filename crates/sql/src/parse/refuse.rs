@@ -39,7 +39,6 @@ impl Source<'_> {
             }
             ("CREATE", "EXTENSION") => not_yet("CREATE EXTENSION", "There are no extensions to load."),
             ("SUBSCRIBE", _) => not_yet("SUBSCRIBE", "Select from the view again; a SELECT sees all that was written before it."),
-            ("RESTORE", _) => not_yet("RESTORE SAVEPOINT", "Stop the server and copy its data directory to keep a state."),
             ("COPY", _) => not_yet("COPY", "Use INSERT with many rows in VALUES, or CREATE SOURCE with connector = 'file'."),
             ("MERGE", _) => not_yet("MERGE", "Use INSERT ... ON CONFLICT."),
             ("CALL" | "DO", _) => not_yet(&self.word(0), "Send the statements one by one."),

@@ -27,11 +27,11 @@ pub(super) fn assign(value: Expr, from: &Field, target: &SqlType, column: &str) 
     }
     Ok(match (value, target) {
         (Expr::Literal(ScalarValue::Utf8(Some(text)), _), target) => functions::literal(&text, target)?,
+        (value @ Expr::Literal(ScalarValue::Null, _), target) => cast(value, target.arrow()),
         (value, target) if source == *target && from.data_type() == &target.arrow() => value,
         (value, SqlType::Varchar(Some(_)) | SqlType::Json | SqlType::Jsonb | SqlType::Uuid) => {
             functions::from_text(text(value, &source), target)
         }
-        (value @ Expr::Literal(..), target) if untyped => cast(value, target.arrow()),
         (value, target) if Family::of(target) == Family::Text => text(value, &source),
         (value, target) if Family::of(&source) == Family::Text => functions::from_text(value, target),
         (value, SqlType::SmallInt | SqlType::Integer | SqlType::BigInt) => {

@@ -41,6 +41,11 @@ impl ExprPlanner for Operators {
         if matches!(expr.left, Expr::Placeholder(_)) || matches!(expr.right, Expr::Placeholder(_)) {
             return Ok(PlannerResult::Original(expr));
         }
+        // Arrays are DataFusion's to join.
+        let is_list = |e: &Expr| matches!(type_of(e, schema), Some(SqlType::Array(_) | SqlType::Bytea));
+        if op == Operator::StringConcat && (is_list(&expr.left) || is_list(&expr.right)) {
+            return Ok(PlannerResult::Original(expr));
+        }
         let narrow = |e: Expr| match e {
             Expr::Literal(value, metadata) => Expr::Literal(number(value), metadata),
             other => other,
