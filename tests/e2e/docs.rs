@@ -54,7 +54,7 @@ fn play(document: &str, port: u16) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_examples_of_the_documentation_run() {
-    for name in ["tour.md", "sql.md", "operations.md", "savepoints.md", "lab-recovery.md"] {
+    for name in ["tour.md", "sql.md", "operations.md", "savepoints.md", "lab-recovery.md", "lab-checkpoints.md"] {
         let path = repository().join("docs").join(name);
         let document = std::fs::read_to_string(&path).unwrap();
         let dir = tempfile::tempdir().unwrap();

@@ -41,6 +41,7 @@ async fn a_savepoint_is_read_beside_what_is_live_and_survives_drops() {
     run(&client, "DROP TABLE t CASCADE").await;
     run(&client, "CREATE TABLE other (id INT)").await;
     assert_eq!(value(&client, "SELECT kind FROM millpond.savepoints WHERE name = 'before_upgrade'").await, "manual");
+    assert_eq!(rows(&client, "SHOW SAVEPOINTS").await.unwrap().len(), 1);
 
     let saved = connect_to(&server, "dev@before_upgrade").await.unwrap();
     assert_eq!(value(&saved, "SELECT s FROM s").await, "5");

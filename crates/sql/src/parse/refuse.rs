@@ -42,7 +42,7 @@ impl Source<'_> {
             ("COPY", _) => not_yet("COPY", "Use INSERT with many rows in VALUES, or CREATE SOURCE with connector = 'file'."),
             ("MERGE", _) => not_yet("MERGE", "Use INSERT ... ON CONFLICT."),
             ("CALL" | "DO", _) => not_yet(&self.word(0), "Send the statements one by one."),
-            ("SHOW", "SAVEPOINTS" | "SINKS") => not_yet(&format!("SHOW {object}"), "This comes in a later version."),
+            ("SHOW", "SINKS") => not_yet(&format!("SHOW {object}"), "This comes in a later version."),
             ("CREATE" | "ALTER", _) if self.mentions(&["WATERMARK", "FOR"]) => {
                 not_yet("WATERMARK", "Leave the clause out: views are exact without it, late rows correct them.")
             }
