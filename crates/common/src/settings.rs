@@ -115,6 +115,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("datestyle", "ISO, MDY", Kind::Text, Scope::Session, "Output format of dates; only ISO."),
     setting(
+        "dead_letters_max",
+        "10000",
+        Kind::AtLeast(0),
+        Scope::System,
+        "Records of sources with on_error = 'dead_letter' that are kept; the oldest go.",
+    ),
+    setting(
         "default_transaction_isolation",
         "read committed",
         Kind::OneOf(&["read uncommitted", "read committed", "repeatable read"]),

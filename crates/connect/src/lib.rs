@@ -60,8 +60,24 @@ pub struct Chunk {
     pub delta: Delta,
     /// Opening here gives exactly the rest.
     pub end: Position,
-    /// Records that were left out of `delta` because `on_error = 'skip'` allows it.
+    /// Records that were left out of `delta` because `on_error = 'skip'` or `'dead_letter'` allows it.
     pub bad_rows: u64,
+    /// The same, with `on_error = 'dead_letter'`.
+    pub rejected: Vec<Rejected>,
+}
+
+/// Bytes of a rejected record that are kept.
+pub const REJECTED_BYTES_MAX: usize = 4096;
+
+/// A record that could not be read.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    /// Where it is in its source. Reading it again gives the same.
+    pub place: String,
+    /// How it was written there, at most [`REJECTED_BYTES_MAX`] of it.
+    pub raw: Vec<u8>,
+    /// What is wrong with it.
+    pub error: Error,
 }
 
 /// What a reader has to say when asked for rows.

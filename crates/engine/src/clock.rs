@@ -13,6 +13,7 @@ mod recover;
 mod settle;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,6 +27,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::checkpoint::{Committed, Frozen, JobMeta};
 use crate::dataflow::Workers;
+use crate::dead_letters::DeadLetters;
 use crate::handle::Shared;
 use crate::job::{CheckpointInfo, JobHandle, JobProgress, JobSpec, JobState, SourceSpec};
 use crate::log::Changes;
@@ -40,6 +42,11 @@ const EPOCHS_IN_FLIGHT_MAX: usize = 2;
 const EPOCH_INTERVAL_MIN: Duration = Duration::from_millis(2);
 /// Rows that one epoch takes from each source reader at most.
 const EPOCH_ROWS_MAX: usize = 524_288;
+
+/// Rows that a backfilling job reads in an epoch, per scan and worker, while others run: so many that the epoch takes about
+/// [`BACKFILL_EPOCH`], so that nobody waits for it noticeably. Alone it may have the most.
+const BACKFILL_ROWS: Range<usize> = 1_024..65_536;
+const BACKFILL_EPOCH: Duration = Duration::from_millis(15);
 
 /// What wakes the clock.
 pub(crate) enum Event {
@@ -152,6 +159,7 @@ impl Job {
 /// An epoch on its way.
 struct InFlight {
     epoch: Epoch,
+    begun: Instant,
     /// Workers that have not finished it.
     waiting: usize,
     /// Transactions up to this number are in it.
@@ -195,10 +203,12 @@ pub(crate) struct Clock {
     sources: BTreeMap<RelationId, SourceSpec>,
     jobs: BTreeMap<JobId, Job>,
     readers: Vec<SourceReader>,
+    dead_letters: DeadLetters,
     /// Jobs upstream first, and their pipelines; made anew when the set of jobs changes.
     order: Vec<JobId>,
     components: BTreeMap<JobId, usize>,
     next_worker: usize,
+    backfill_rows: usize,
 
     control: VecDeque<Control>,
     flushes: Vec<(Option<Epoch>, oneshot::Sender<Result<()>>)>,
@@ -236,6 +246,7 @@ pub(crate) struct ClockStart {
     pub epoch: Epoch,
     pub log_seq: u64,
     pub settings: Settings,
+    pub dead_letters: DeadLetters,
 }
 
 impl Clock {
@@ -259,9 +270,11 @@ impl Clock {
             sources: BTreeMap::new(),
             jobs: BTreeMap::new(),
             readers: Vec::new(),
+            dead_letters: start.dead_letters,
             order: Vec::new(),
             components: BTreeMap::new(),
             next_worker: 0,
+            backfill_rows: BACKFILL_ROWS.start,
             control: VecDeque::new(),
             flushes: Vec::new(),
             settings: start.settings,

@@ -15,10 +15,11 @@ use tokio::sync::{oneshot, watch};
 
 use crate::checkpoint::Meta;
 use crate::clock::{Clock, ClockStart, Control, Event, RestoredJob};
+use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, OperatorInfo, OperatorStats, SourceInfo, SourceSpec};
 use crate::log::{self, LogRequest};
 use crate::messages::Report;
-use crate::{checkpoint, dataflow};
+use crate::{checkpoint, dataflow, dead_letters};
 
 /// Checkpoints kept for `millpond.checkpoints`.
 const CHECKPOINTS_SHOWN_MAX: usize = 1000;
@@ -122,6 +123,7 @@ impl Engine {
         for table in &tables {
             store.relation_add(table.clone());
         }
+        store.relation_add(dead_letters::spec());
         let mut tail = Vec::new();
         for (seq, bytes) in &recovered.log_tail {
             let changes = log::decode(bytes, &find)?;
@@ -159,6 +161,7 @@ impl Engine {
             epoch: recovered.epoch,
             log_seq: recovered.log_tail.first().map_or(0, |(seq, _)| seq.saturating_sub(1)),
             settings: config.settings,
+            dead_letters: DeadLetters::load(&store.read_view())?,
         });
         let engine = Engine { store, events, log, shared };
         tables.into_iter().try_for_each(|t| engine.control(Control::CreateTable(t)))?;
@@ -328,6 +331,11 @@ impl Engine {
     /// All sources.
     pub fn sources(&self) -> Vec<SourceInfo> {
         self.shared.sources.lock().clone()
+    }
+
+    /// Records of sources that could not be read, the oldest first.
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
+        dead_letters::read(&self.store.read_view())
     }
 
     /// The last checkpoints of this run, oldest first.

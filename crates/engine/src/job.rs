@@ -124,6 +124,8 @@ pub struct SourceInfo {
     pub position: String,
     pub rows_read: u64,
     pub bad_rows: u64,
+    /// Its records that are kept because they could not be read.
+    pub dead_letters: u64,
     /// It will never give more.
     pub finished: bool,
     pub error: Option<String>,

@@ -3,6 +3,7 @@
 //! - [`Engine`] (`handle.rs`): what sessions call
 //! - `log.rs`: transactions of tables, made durable with group commit
 //! - `source.rs`: readers of sources, decoding ahead on their own threads
+//! - `dead_letters.rs`: records that could not be read, kept
 //! - `clock.rs`: makes the barriers: which rows, which transactions, which jobs make up an epoch
 //! - `pipeline.rs`: which jobs are connected and therefore step together
 //! - `restart.rs`: restart strategies: whether a failed job is tried again, and when
@@ -16,6 +17,7 @@ mod checkpoint;
 mod clock;
 mod consolidate;
 mod dataflow;
+mod dead_letters;
 mod handle;
 pub mod job;
 mod log;
@@ -26,5 +28,6 @@ mod restart;
 mod source;
 
 pub use consolidate::consolidate;
+pub use dead_letters::{DEAD_LETTERS, DeadLetter};
 pub use handle::{Engine, EngineConfig, state_table_count};
 pub use job::{CheckpointInfo, JobHandle, JobInfo, JobProgress, JobSpec, JobState, OperatorInfo, SourceInfo, SourceSpec};

@@ -34,6 +34,8 @@ pub(crate) struct EpochCommand {
     /// The jobs that take part, upstream before downstream.
     pub active: Arc<Vec<JobId>>,
     pub inputs: Vec<JobInput>,
+    /// Rows that a backfilling job reads per scan at most.
+    pub backfill_rows: usize,
     /// Seal all state when the epoch is done, before any later one begins.
     pub checkpoint: bool,
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 use millpond_common::{Delta, Error, JobId, RelationId, Result};
-use millpond_connect::{Poll, Position, Span};
+use millpond_connect::{Poll, Position, Rejected, Span};
 
 use crate::clock::Event;
 use crate::job::SourceSpec;
@@ -17,7 +17,7 @@ const CHUNKS_AHEAD_MAX: usize = 48;
 /// What a reader thread tells.
 pub(crate) enum Read {
     /// Rows, and where they end.
-    Rows(Rows),
+    Rows(Box<Rows>),
     /// All that was there has been read; more may come.
     CaughtUp,
     /// There will never be more.
@@ -34,6 +34,7 @@ pub(crate) struct Rows {
     /// The same in words.
     pub end_text: String,
     pub bad_rows: u64,
+    pub rejected: Vec<Rejected>,
 }
 
 /// A reader and the jobs that it serves. One reader of a source leads; others, of jobs that came later, catch up with it.
@@ -108,7 +109,8 @@ impl SourceReader {
                     Ok(Poll::Chunk(chunk)) => {
                         told = false;
                         let end_text = reader.describe(&chunk.end);
-                        give(Read::Rows(Rows { delta: chunk.delta, end: chunk.end, end_text, bad_rows: chunk.bad_rows }))
+                        let millpond_connect::Chunk { delta, end, bad_rows, rejected } = chunk;
+                        give(Read::Rows(Box::new(Rows { delta, end, end_text, bad_rows, rejected })))
                     }
                     Ok(Poll::Idle) if told => true,
                     Ok(Poll::Idle) => {

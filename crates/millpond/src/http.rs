@@ -39,6 +39,7 @@ fn render(engine: &Engine, handle: &PrometheusHandle) -> String {
     for source in engine.sources() {
         gauge!("millpond_source_rows", "source" => source.name.clone()).set(source.rows_read as f64);
         gauge!("millpond_source_bad_rows", "source" => source.name.clone()).set(source.bad_rows as f64);
+        gauge!("millpond_source_dead_letters", "source" => source.name.clone()).set(source.dead_letters as f64);
     }
     let checkpoints = engine.checkpoints();
     let completed = checkpoints.iter().filter(|c| c.state == "COMPLETED");

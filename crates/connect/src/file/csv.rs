@@ -100,14 +100,14 @@ impl Csv {
         match split(pending, self.delimiter, last, &mut self.fields) {
             Split::Partial => Ok(Step::Partial),
             Split::Malformed { bytes, lines, reason } => {
-                rows.reject(place, None, Bad::new(SqlState::INVALID_TEXT_REPRESENTATION, reason))?;
+                rows.reject(place, None, Bad::new(SqlState::INVALID_TEXT_REPRESENTATION, reason), trim(&pending[..bytes]))?;
                 Ok(Step::Took { bytes, lines })
             }
             Split::Record { bytes, lines } => {
                 // a blank line is no record, but for a single column, where it is its NULL
                 let blank = matches!(self.fields[..], [Field { from, to, form: Form::Plain }] if from == to);
                 if !blank || self.targets.len() == 1 {
-                    self.record(pending, place, rows)?;
+                    self.record(&pending[..bytes], place, rows)?;
                 }
                 Ok(Step::Took { bytes, lines })
             }
@@ -117,7 +117,7 @@ impl Csv {
     fn record(&mut self, bytes: &[u8], place: Place, rows: &mut Rows) -> Result<()> {
         if self.fields.len() != self.targets.len() {
             let reason = format!("the record has {} fields where {} are expected", self.fields.len(), self.targets.len());
-            return rows.reject(place, None, Bad::new(SqlState::INVALID_TEXT_REPRESENTATION, reason));
+            return rows.reject(place, None, Bad::new(SqlState::INVALID_TEXT_REPRESENTATION, reason), trim(bytes));
         }
         for (field, target) in self.fields.iter().zip(&self.targets) {
             let Some(column) = *target else { continue };
@@ -131,12 +131,18 @@ impl Csv {
                 Form::Plain | Form::Quoted => rows.push(column, |c| c.push_text(text)),
             };
             if let Err((column, bad)) = pushed {
-                return rows.reject(place, Some(column), bad);
+                return rows.reject(place, Some(column), bad, trim(bytes));
             }
         }
         rows.commit();
         Ok(())
     }
+}
+
+/// A record without its line end.
+fn trim(record: &[u8]) -> &[u8] {
+    let record = record.strip_suffix(b"\n").unwrap_or(record);
+    record.strip_suffix(b"\r").unwrap_or(record)
 }
 
 fn unescape(text: &[u8], out: &mut Vec<u8>) {

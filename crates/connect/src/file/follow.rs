@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use millpond_common::{Delta, Error, Result, SqlState};
 
 use super::Plan;
@@ -11,6 +10,7 @@ use super::discover::{self, Found, State};
 use super::lines::TextFile;
 use super::mark::{self, Mark, Marks};
 use super::parquet::{self, ParquetFile};
+use super::rows::Decoded;
 use crate::{Chunk, Encode, Poll, Position, Reader, Span};
 
 /// Looking takes at most one part in this many of the time, so many files are looked for less often.
@@ -164,9 +164,10 @@ impl FileReader {
         }
     }
 
-    fn chunk(&mut self, path: String, mark: Mark, batch: RecordBatch, bad_rows: u64) -> Result<Poll> {
+    fn chunk(&mut self, path: String, mark: Mark, decoded: Decoded) -> Result<Poll> {
         self.marks.files.insert(path, mark);
-        Ok(Poll::Chunk(Chunk { delta: Delta::insert(batch), end: self.marks.encode()?, bad_rows }))
+        let Decoded { batch, bad_rows, rejected } = decoded;
+        Ok(Poll::Chunk(Chunk { delta: Delta::insert(batch), end: self.marks.encode()?, bad_rows, rejected }))
     }
 
     /// Where reading of a file ends, if not with the file.
@@ -187,13 +188,13 @@ fn is_gone(path: &str) -> bool {
 }
 
 impl OpenFile {
-    fn read(&mut self, plan: &Plan, end: Option<u64>) -> Result<Option<(RecordBatch, u64, Mark)>> {
+    fn read(&mut self, plan: &Plan, end: Option<u64>) -> Result<Option<(Decoded, Mark)>> {
         match self {
             OpenFile::Text(file) => match file.read(plan.batch_rows, !plan.follow, end)? {
-                Some((batch, bad_rows)) => Ok(Some((batch, bad_rows, file.mark()?))),
+                Some(decoded) => Ok(Some((decoded, file.mark()?))),
                 None => Ok(None),
             },
-            OpenFile::Parquet(file) => Ok(file.read()?.map(|(batch, bad_rows)| (batch, bad_rows, file.mark()))),
+            OpenFile::Parquet(file) => Ok(file.read()?.map(|decoded| (decoded, file.mark()))),
         }
     }
 }
@@ -204,8 +205,8 @@ impl Reader for FileReader {
             if let Some((path, mut file)) = self.current.take() {
                 let read = file.read(&self.plan, self.end_of(&path))?;
                 self.current = Some((path.clone(), file));
-                if let Some((batch, bad_rows, mark)) = read {
-                    return self.chunk(path, mark, batch, bad_rows);
+                if let Some((decoded, mark)) = read {
+                    return self.chunk(path, mark, decoded);
                 }
                 self.leave();
             } else if let Some(found) = self.ready.pop_front() {

@@ -46,7 +46,7 @@ impl Json {
     fn line(&mut self, line: &[u8], place: Place, rows: &mut Rows) -> Result<()> {
         if let Err(at) = self.object(line) {
             let reason = format!("invalid JSON object, at byte {}: {}", at + 1, shown(&line[at.min(line.len())..]));
-            return rows.reject(place, None, Bad::new(SqlState::INVALID_TEXT_REPRESENTATION, reason));
+            return rows.reject(place, None, Bad::new(SqlState::INVALID_TEXT_REPRESENTATION, reason), line);
         }
         for (column, found) in self.found.iter().enumerate() {
             let pushed = match found {
@@ -54,7 +54,7 @@ impl Json {
                 _ => rows.push_null(column),
             };
             if let Err((column, bad)) = pushed {
-                return rows.reject(place, Some(column), bad);
+                return rows.reject(place, Some(column), bad, line);
             }
         }
         rows.commit();

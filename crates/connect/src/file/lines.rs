@@ -4,13 +4,12 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use arrow::array::RecordBatch;
 use millpond_common::{Error, Result, SqlState};
 
 use super::csv::Csv;
 use super::json::Json;
 use super::mark::{self, Mark};
-use super::rows::{Place, Rows};
+use super::rows::{Decoded, Place, Rows};
 use super::{Plan, io};
 use crate::Encode;
 
@@ -112,9 +111,9 @@ impl TextFile {
         Ok(Mark { offset: self.offset, line: self.line, check })
     }
 
-    /// The next rows and the number of bad records among them; `None`: no more complete records now, or none before `end`.
+    /// The next rows and the bad records among them; `None`: no more complete records now, or none before `end`.
     /// With `whole` the file's end ends its last record, without it only a line end does.
-    pub fn read(&mut self, batch_rows: usize, whole: bool, end: Option<u64>) -> Result<Option<(RecordBatch, u64)>> {
+    pub fn read(&mut self, batch_rows: usize, whole: bool, end: Option<u64>) -> Result<Option<Decoded>> {
         if !self.begin(whole)? {
             return Ok(None);
         }

@@ -35,7 +35,7 @@ pub const OPTIONS: &[Known] = &[
     ("path", "a file or a glob such as 'data/orders/*.csv'"),
     ("follow", "whether to keep reading files that grow and files that appear; default false"),
     ("batch_rows", "rows read at a time; default 8192"),
-    ("on_error", "what a record that cannot be read does: 'fail' (default) or 'skip', which counts it"),
+    ("on_error", "what a record that cannot be read does: 'fail' (default), 'skip', which counts it, or 'dead_letter', which keeps it"),
 ];
 
 const BATCH_ROWS_MAX: u64 = 1 << 20;
@@ -51,6 +51,8 @@ pub struct Plan {
     pub batch_rows: usize,
     /// Whether bad records are counted and left out.
     pub skip_bad: bool,
+    /// Whether they are kept.
+    pub keep_bad: bool,
     /// How records are written.
     pub encode: Encode,
     /// All declared columns.
@@ -63,14 +65,15 @@ impl Plan {
     fn new(options: &Options, format: &FormatSpec, schema: &SchemaRef, projection: &[usize]) -> Result<Plan> {
         let pattern = options.required("path", "give a file or a glob, for example path = 'data/orders/*.csv'")?.to_string();
         let batch_rows = options.number("batch_rows", 1)?.map_or(BATCH_ROWS, |n| n.min(BATCH_ROWS_MAX) as usize);
-        let skip_bad = match options.text("on_error").unwrap_or("fail") {
-            "fail" => false,
-            "skip" => true,
-            other => return Err(invalid("on_error", other, "give 'fail' or 'skip'")),
+        let (skip_bad, keep_bad) = match options.text("on_error").unwrap_or("fail") {
+            "fail" => (false, false),
+            "skip" => (true, false),
+            "dead_letter" => (true, true),
+            other => return Err(invalid("on_error", other, "give 'fail', 'skip' or 'dead_letter'")),
         };
         let encode = encoding(&pattern, format)?;
         let follow = options.flag("follow", false)?;
-        Ok(Plan { pattern, follow, batch_rows, skip_bad, encode, schema: Arc::clone(schema), projection: projection.to_vec() })
+        Ok(Plan { pattern, follow, batch_rows, skip_bad, keep_bad, encode, schema: Arc::clone(schema), projection: projection.to_vec() })
     }
 
     /// The schema of the chunks.

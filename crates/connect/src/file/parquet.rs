@@ -1,5 +1,6 @@
 //! Parquet files. They are complete when they have their footer, and never change afterwards; a place in one is a row number.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -7,13 +8,14 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::compute::{self, CastOptions, can_cast_types};
 use arrow::datatypes::TimestampMicrosecondType;
+use arrow::util::display;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use millpond_common::{Error, Result, SqlState, SqlType};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use super::mark::{self, Mark};
-use super::rows::{Place, failure, null_violation};
+use super::rows::{Decoded, Place, failure, null_violation, rejected};
 use super::{Plan, io};
 use crate::decode::{Bad, Column};
 
@@ -32,6 +34,7 @@ pub struct ParquetFile {
     emit: Vec<usize>,
     schema: SchemaRef,
     skip_bad: bool,
+    keep_bad: bool,
 }
 
 /// The columns of a file, as SQL types.
@@ -104,6 +107,7 @@ impl ParquetFile {
             fields,
             schema: plan.projected()?,
             skip_bad: plan.skip_bad,
+            keep_bad: plan.keep_bad,
         })
     }
 
@@ -112,8 +116,8 @@ impl ParquetFile {
         Mark { offset: self.row, line: self.row + 1, check: self.check }
     }
 
-    /// The next rows and the number of bad records among them; `None`: the end.
-    pub fn read(&mut self) -> Result<Option<(RecordBatch, u64)>> {
+    /// The next rows and the bad records among them; `None`: the end.
+    pub fn read(&mut self) -> Result<Option<Decoded>> {
         let batch = match self.reader.next() {
             None => return Ok(None),
             Some(Err(e)) => return Err(broken(&self.path, &e)),
@@ -121,6 +125,7 @@ impl ParquetFile {
         };
         let mut columns = Vec::with_capacity(self.fields.len());
         let mut bad: Option<Vec<bool>> = None;
+        let mut reasons = BTreeMap::new();
         for (field, place) in self.fields.iter().zip(&self.places) {
             let source = batch.column(*place);
             let (column, failed) = convert(source, field)?;
@@ -131,9 +136,21 @@ impl ParquetFile {
                 }
                 let bad = bad.get_or_insert_with(|| vec![false; batch.num_rows()]);
                 failed.iter().for_each(|(row, _)| bad[*row] = true);
+                if self.keep_bad {
+                    for (row, reason) in failed {
+                        reasons.entry(row).or_insert((field.name(), reason));
+                    }
+                }
             }
             columns.push(column);
         }
+        let reject = |(row, (column, reason)): (usize, (&String, Bad))| {
+            let place = Place { path: &self.path, unit: "row", number: self.row + row as u64 + 1 };
+            let value = |c: &ArrayRef| display::array_value_to_string(c, row).unwrap_or_default();
+            let raw = batch.columns().iter().map(value).collect::<Vec<_>>().join(",");
+            rejected(place, Some(column), reason, raw.as_bytes())
+        };
+        let rejected = reasons.into_iter().map(reject).collect();
         self.row += batch.num_rows() as u64;
         let mut bad_rows = 0;
         let mut rows = batch.num_rows();
@@ -145,7 +162,8 @@ impl ParquetFile {
         }
         let columns = self.emit.iter().map(|c| Arc::clone(&columns[*c])).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        Ok(Some((RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?, bad_rows)))
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        Ok(Some(Decoded { batch, bad_rows, rejected }))
     }
 }
 

@@ -6,6 +6,7 @@ use millpond_common::{Error, Result, SqlState};
 
 use super::Plan;
 use crate::decode::{Bad, Column};
+use crate::{REJECTED_BYTES_MAX, Rejected};
 
 /// The columns that are being decoded.
 pub struct Rows {
@@ -15,7 +16,19 @@ pub struct Rows {
     emit: Vec<usize>,
     rows: usize,
     bad_rows: u64,
+    rejected: Vec<Rejected>,
     skip_bad: bool,
+    keep_bad: bool,
+}
+
+/// Decoded records, and those that could not be.
+pub struct Decoded {
+    /// The projected columns of the rows.
+    pub batch: RecordBatch,
+    /// How many records were left out.
+    pub bad_rows: u64,
+    /// The same themselves, if they are to be kept.
+    pub rejected: Vec<Rejected>,
 }
 
 struct Target {
@@ -38,9 +51,17 @@ pub struct Place<'a> {
 /// What `on_error = 'fail'` says.
 pub fn failure(place: Place, column: Option<&str>, bad: Bad) -> Error {
     let column = column.map(|c| format!(", column \"{c}\"")).unwrap_or_default();
-    Error::new(bad.state, bad.message)
-        .with_detail(format!("file \"{}\", {} {}{column}", place.path, place.unit, place.number))
-        .with_hint("correct the file, declare the column as text, or set on_error = 'skip' to leave such records out and count them")
+    Error::new(bad.state, bad.message).with_detail(format!("file \"{}\", {} {}{column}", place.path, place.unit, place.number)).with_hint(
+        "correct the file, declare the column as text, or set on_error = 'dead_letter' or 'skip' to keep or to count such records",
+    )
+}
+
+/// What is kept of a bad record with `on_error = 'dead_letter'`.
+pub fn rejected(place: Place, column: Option<&str>, bad: Bad, raw: &[u8]) -> Rejected {
+    let error = Error::new(bad.state, bad.message);
+    let error = if let Some(column) = column { error.with_detail(format!("column \"{column}\"")) } else { error };
+    let raw = raw.get(..REJECTED_BYTES_MAX).unwrap_or(raw).to_vec();
+    Rejected { place: format!("{}, {} {}", place.path, place.unit, place.number), raw, error }
 }
 
 /// The reason of a NULL where none may be.
@@ -60,7 +81,16 @@ impl Rows {
             })
             .collect();
         let emit = plan.projection.iter().filter_map(|p| decoded.iter().position(|d| d == p)).collect();
-        Ok(Rows { schema: plan.projected()?, columns, emit, rows: 0, bad_rows: 0, skip_bad: plan.skip_bad })
+        Ok(Rows {
+            schema: plan.projected()?,
+            columns,
+            emit,
+            rows: 0,
+            bad_rows: 0,
+            rejected: vec![],
+            skip_bad: plan.skip_bad,
+            keep_bad: plan.keep_bad,
+        })
     }
 
     /// Complete rows so far.
@@ -100,10 +130,14 @@ impl Rows {
         debug_assert!(self.columns.iter().all(|t| t.column.len() == self.rows));
     }
 
-    /// The row that is being made is bad: it is taken back and counted, or it is the error.
-    pub fn reject(&mut self, place: Place, column: Option<usize>, bad: Bad) -> Result<()> {
+    /// The row that is being made, from these bytes, is bad: it is taken back and counted, perhaps kept, or it is the error.
+    pub fn reject(&mut self, place: Place, column: Option<usize>, bad: Bad, raw: &[u8]) -> Result<()> {
+        let column = column.and_then(|c| self.columns.get(c)).map(|t| t.name.as_str());
         if !self.skip_bad {
-            return Err(failure(place, column.and_then(|c| self.columns.get(c)).map(|t| t.name.as_str()), bad));
+            return Err(failure(place, column, bad));
+        }
+        if self.keep_bad {
+            self.rejected.push(rejected(place, column, bad, raw));
         }
         for target in &mut self.columns {
             target.column.truncate(self.rows);
@@ -112,13 +146,13 @@ impl Rows {
         Ok(())
     }
 
-    /// The projected columns of the rows, and how many bad records were left out; both begin anew.
-    pub fn finish(&mut self) -> Result<(RecordBatch, u64)> {
+    /// The rows and the bad records so far; both begin anew.
+    pub fn finish(&mut self) -> Result<Decoded> {
         let arrays = self.columns.iter_mut().map(|t| t.column.finish()).collect::<Result<Vec<_>>>()?;
         let columns = self.emit.iter().map(|c| arrays[*c].clone()).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         self.rows = 0;
-        Ok((batch, std::mem::take(&mut self.bad_rows)))
+        Ok(Decoded { batch, bad_rows: std::mem::take(&mut self.bad_rows), rejected: std::mem::take(&mut self.rejected) })
     }
 }

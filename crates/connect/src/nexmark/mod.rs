@@ -226,7 +226,7 @@ impl Reader for NexmarkReader {
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
         let mut end = vec![POSITION_VERSION];
         end.extend(self.next.to_le_bytes());
-        Ok(Poll::Chunk(Chunk { delta: Delta::insert(batch), end: Position(end), bad_rows: 0 }))
+        Ok(Poll::Chunk(Chunk { delta: Delta::insert(batch), end: Position(end), bad_rows: 0, rejected: vec![] }))
     }
 
     fn describe(&self, position: &Position) -> String {

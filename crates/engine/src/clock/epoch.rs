@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use millpond_common::{Delta, JobId, RelationId};
 
-use super::{Barrier, Clock, EPOCH_ROWS_MAX, InFlight, non_empty};
+use super::{BACKFILL_ROWS, Barrier, Clock, EPOCH_ROWS_MAX, InFlight, non_empty};
 use crate::checkpoint::JobMeta;
 use crate::consolidate;
+use crate::dead_letters::DEAD_LETTERS;
 use crate::job::JobState;
 use crate::messages::{Command, EpochCommand, JobInput};
 use crate::source::Read;
@@ -41,16 +42,28 @@ impl Clock {
         }
         let silent = active.is_empty() && barrier.is_none();
         let waiting = if silent { 0 } else { self.workers.count() };
-        self.in_flight.push_back(InFlight { epoch: self.epoch, waiting, log_seq: self.log_seq, checkpoint: barrier });
+        self.in_flight.push_back(InFlight {
+            epoch: self.epoch,
+            begun: self.last_barrier,
+            waiting,
+            log_seq: self.log_seq,
+            checkpoint: barrier,
+        });
         if silent {
             self.settle();
             return;
         }
-        let epoch = self.epoch;
+        let (epoch, backfill_rows) = (self.epoch, self.backfill_rows());
         self.workers.send(|worker| {
             let inputs = inputs.get_mut(worker).map(std::mem::take).unwrap_or_default();
-            Command::Epoch(EpochCommand { epoch, active: Arc::clone(&active), inputs, checkpoint })
+            Command::Epoch(EpochCommand { epoch, active: Arc::clone(&active), inputs, backfill_rows, checkpoint })
         });
+    }
+
+    /// How much a backfilling job may read in the next epoch.
+    fn backfill_rows(&self) -> usize {
+        let others_run = self.jobs.values().any(|j| matches!(j.state, JobState::Running));
+        if others_run { self.backfill_rows } else { BACKFILL_ROWS.end }
     }
 
     /// What restarted jobs have missed.
@@ -88,10 +101,12 @@ impl Clock {
 
     /// What source readers have decoded meanwhile.
     fn take_source_rows(&mut self, inputs: &mut [Vec<JobInput>]) {
-        let mut failed = Vec::new();
+        let (mut failed, mut rejected) = (Vec::new(), Vec::new());
         for at in 0..self.readers.len() {
+            let catches_up = self.readers.get(at).is_some_and(|r| !r.leads());
+            let rows_max = if catches_up { self.backfill_rows() * self.workers.count() } else { EPOCH_ROWS_MAX };
             let mut rows = 0;
-            while rows < EPOCH_ROWS_MAX {
+            while rows < rows_max {
                 if !self.readers.get(at).is_some_and(|r| self.may_take(r)) {
                     break;
                 }
@@ -106,6 +121,9 @@ impl Clock {
                         reader.bad_rows += read.bad_rows;
                         reader.position = Some(read.end);
                         reader.position_text = read.end_text;
+                        if !read.rejected.is_empty() {
+                            rejected.push((reader.source, read.rejected));
+                        }
                         let (source, columns, jobs) = (reader.source, Arc::clone(&reader.columns), reader.jobs.clone());
                         self.feed(source, Some(columns), delta, &jobs, inputs);
                     }
@@ -120,6 +138,14 @@ impl Clock {
         }
         for (job, error) in failed {
             self.fail(job, &error);
+        }
+        let max = usize::try_from(self.settings.integer("dead_letters_max")).unwrap_or(0);
+        for (source, rejected) in rejected {
+            match self.dead_letters.add(source, rejected, max) {
+                Ok(Some(delta)) => self.store.publish(DEAD_LETTERS, self.epoch, vec![delta]),
+                Ok(None) => {}
+                Err(error) => self.poison(error),
+            }
         }
         self.catch_up();
         self.note_level_sources();

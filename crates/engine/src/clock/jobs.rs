@@ -195,6 +195,7 @@ impl Clock {
             position: reader.map(|r| r.position_text.clone()).unwrap_or_default(),
             rows_read: reader.map_or(0, |r| r.rows_read),
             bad_rows: reader.map_or(0, |r| r.bad_rows),
+            dead_letters: self.dead_letters.count(source.id),
             finished: reader.is_some_and(|r| r.finished),
             error: reader.and_then(|r| r.error.as_ref()).map(|e| e.message().to_string()),
         }

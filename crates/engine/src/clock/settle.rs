@@ -1,10 +1,11 @@
 //! What follows when workers and the committer report.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use millpond_common::JobId;
 
-use super::{Clock, JobProgress, JobState};
+use super::{BACKFILL_EPOCH, BACKFILL_ROWS, Clock, JobProgress, JobState};
 use crate::messages::Report;
 
 impl Clock {
@@ -53,6 +54,7 @@ impl Clock {
             for (_, reply) in self.flushes.extract_if(.., |(epoch, _)| epoch.is_some_and(|e| e <= done.epoch)) {
                 let _ = reply.send(Ok(()));
             }
+            self.adapt_backfill(done.begun.elapsed());
             self.progress(done.epoch);
             if done.checkpoint.is_some() {
                 self.collecting.push_back(done);
@@ -61,6 +63,15 @@ impl Clock {
         self.send_collected();
         self.detach_failed();
         self.tell();
+    }
+
+    /// An epoch took so long: backfilling jobs read more or less in the next ones.
+    fn adapt_backfill(&mut self, took: Duration) {
+        if !self.jobs.values().any(|j| matches!(j.state, JobState::Backfilling)) {
+            return;
+        }
+        let rows = if took > BACKFILL_EPOCH { self.backfill_rows / 2 } else { self.backfill_rows * 5 / 4 };
+        self.backfill_rows = rows.clamp(BACKFILL_ROWS.start, BACKFILL_ROWS.end);
     }
 
     /// Which jobs are level now. Their figures are told first: whoever waited for the news reads the view at once.

@@ -12,9 +12,6 @@ use timely::dataflow::InputHandle;
 use super::chunk::Chunk;
 use crate::job::OperatorStats;
 
-/// Rows that a backfilling job reads per scan, worker and epoch at most: they bound how long it holds up others.
-const BACKFILL_ROWS_MAX: usize = 65_536;
-
 pub(super) struct Import {
     pub relation: RelationId,
     projection: Vec<usize>,
@@ -73,16 +70,16 @@ impl Import {
         Ok(())
     }
 
-    /// Ends the epoch: feeds the next part of a backfill, then lets the frontier pass. Returns the rows
+    /// Ends the epoch: feeds the next part of a backfill, of about so many rows, then lets the frontier pass. Returns the rows
     /// that a backfill has read in all when this call ended it.
-    pub fn finish_epoch(&mut self, epoch: Epoch) -> Result<Option<u64>> {
+    pub fn finish_epoch(&mut self, epoch: Epoch, rows_max: usize) -> Result<Option<u64>> {
         self.enter(epoch);
         let mut ended = None;
         if let Some(backfill) = &mut self.backfill {
             let mut part = Vec::new();
             let mut rows = 0;
             let mut more = true;
-            while rows < BACKFILL_ROWS_MAX {
+            while rows < rows_max {
                 match backfill.rows.next() {
                     Some(batch) => {
                         let batch = batch?;

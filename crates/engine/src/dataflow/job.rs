@@ -128,9 +128,9 @@ impl LocalJob {
     }
 
     /// No more rows of this relation in this epoch.
-    pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch) {
+    pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch, backfill_rows: usize) {
         for import in self.imports.iter_mut().filter(|i| i.relation == relation) {
-            match import.finish_epoch(epoch) {
+            match import.finish_epoch(epoch, backfill_rows) {
                 Ok(Some(rows)) => {
                     self.backfilled += rows;
                     self.backfill_end = epoch;

@@ -188,7 +188,7 @@ impl Loop {
             let mut relations = job.imports.iter().map(|i| i.relation).collect::<Vec<_>>();
             relations.dedup();
             for relation in relations.into_iter().filter(|r| !produced.contains(r)) {
-                job.finish_input(relation, command.epoch);
+                job.finish_input(relation, command.epoch, command.backfill_rows);
             }
         }
         self.open.push_back(OpenEpoch { command, done: 0 });
@@ -203,13 +203,14 @@ impl Loop {
         while let Some(open) = self.open.front_mut() {
             let epoch = open.command.epoch;
             let active = Arc::clone(&open.command.active);
+            let backfill_rows = open.command.backfill_rows;
             let mut done = open.done;
             while let Some(id) = active.get(done) {
                 let complete = self.jobs.get(id).is_none_or(|j| j.export.is_complete(epoch) || j.from > epoch);
                 if !complete {
                     break;
                 }
-                self.publish(*id, epoch, &active);
+                self.publish(*id, epoch, &active, backfill_rows);
                 done += 1;
             }
             let Some(open) = self.open.front_mut() else { return };
@@ -227,7 +228,7 @@ impl Loop {
         }
     }
 
-    fn publish(&mut self, id: JobId, epoch: Epoch, active: &[JobId]) {
+    fn publish(&mut self, id: JobId, epoch: Epoch, active: &[JobId], backfill_rows: usize) {
         let Some(job) = self.jobs.get(&id) else { return };
         let relation = job.spec.output.id;
         let deltas = job.export.take(epoch);
@@ -238,7 +239,7 @@ impl Loop {
                 for delta in &deltas {
                     reader.push(relation, epoch, delta, None);
                 }
-                reader.finish_input(relation, epoch);
+                reader.finish_input(relation, epoch, backfill_rows);
             }
         }
         if !deltas.is_empty() {

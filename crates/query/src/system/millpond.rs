@@ -5,7 +5,7 @@ use millpond_common::{JobId, RelationId};
 use millpond_engine::JobState;
 
 use super::facts::Kind;
-use super::rows::{Rows, row};
+use super::rows::{Rows, Value, row};
 use super::snapshot::SystemSnapshot;
 
 /// Adds the rows of one relation.
@@ -17,6 +17,7 @@ pub fn fill(name: &str, snapshot: &SystemSnapshot, rows: &mut Rows) {
         "checkpoint_storage" => checkpoint_storage(snapshot, rows),
         "checkpoints" => checkpoints(snapshot, rows),
         "savepoints" => savepoints(snapshot, rows),
+        "dead_letters" => dead_letters(snapshot, rows),
         "operators" => operators(snapshot, rows),
         "relations" => relations(snapshot, rows),
         "settings" => settings(snapshot, rows),
@@ -57,9 +58,11 @@ fn sources(snapshot: &SystemSnapshot, rows: &mut Rows) {
         match running.iter().find(|s| s.relation == relation.id) {
             Some(s) => row!(rows;
                 schema: &r.schema, name: &r.name, connector: connector.as_ref().unwrap_or(&s.connector), position: &s.position,
-                rows_read: s.rows_read, bad_rows: s.bad_rows, finished: s.finished, error: s.error.as_ref(),
+                rows_read: s.rows_read, bad_rows: s.bad_rows, dead_letters: s.dead_letters, finished: s.finished, error: s.error.as_ref(),
             ),
-            None => row!(rows; schema: &r.schema, name: &r.name, connector: connector, rows_read: 0, bad_rows: 0, finished: false),
+            None => {
+                row!(rows; schema: &r.schema, name: &r.name, connector: connector, rows_read: 0, bad_rows: 0, dead_letters: 0, finished: false)
+            }
         }
     }
 }
@@ -80,6 +83,20 @@ fn checkpoint_storage(snapshot: &SystemSnapshot, rows: &mut Rows) {
             url: url, uploads: status.completed, failed_uploads: status.failed, last_epoch: last.map(|(u, _)| u.epoch), last_upload: last.map(|(_, at)| *at),
             last_bytes: last.map(|(u, _)| u.bytes_sent), last_files: last.map(|(u, _)| u.files_sent), error: status.error.as_ref().map(ToString::to_string),
             lost: status.lost,
+        );
+    }
+}
+
+/// Also those of sources that were dropped.
+fn dead_letters(snapshot: &SystemSnapshot, rows: &mut Rows) {
+    let letters = snapshot.engine.dead_letters().unwrap_or_else(|error| {
+        tracing::error!(%error, "dead letters cannot be read");
+        Vec::new()
+    });
+    for letter in letters {
+        let (schema, source) = schema_and_name(snapshot, letter.source);
+        row!(rows;
+            schema: schema, source: source, position: letter.position, raw: Value::Bytes(letter.raw), error: letter.error, at: Value::Time(letter.at),
         );
     }
 }

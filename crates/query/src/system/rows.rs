@@ -21,6 +21,7 @@ pub enum Value {
     Int(i64),
     Float(f64),
     Text(String),
+    Bytes(Vec<u8>),
     List(Vec<Value>),
     /// Microseconds since 1970, or of a duration.
     Time(i64),
@@ -155,9 +156,9 @@ pub fn array(of: &SqlType, values: &[Value]) -> ArrayRef {
                 .map(|v| v.int().map(|us| IntervalMonthDayNano::new(0, 0, us.saturating_mul(1000))))
                 .collect::<IntervalMonthDayNanoArray>(),
         ),
-        SqlType::Bytea => Arc::new(
-            values.iter().map(Value::text).collect::<Vec<_>>().iter().map(|v| v.as_ref().map(String::as_bytes)).collect::<BinaryArray>(),
-        ),
+        SqlType::Bytea => {
+            Arc::new(values.iter().map(|v| if let Value::Bytes(b) = v { Some(b.as_slice()) } else { None }).collect::<BinaryArray>())
+        }
         SqlType::Array(item) => list(of, item, values),
         _ => Arc::new(values.iter().map(Value::text).collect::<StringArray>()),
     }
