@@ -1,6 +1,6 @@
 //! [`Engine`]: what sessions call. It talks to the clock by messages and reads figures that the clock left.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
@@ -93,6 +93,19 @@ pub fn state_table_count(plan: &StreamPlan) -> Result<u32> {
     dataflow::state_table_count(plan)
 }
 
+/// Jobs that go on from the checkpoint. One that was emptied, to be filled anew, before a crash, begins anew even where the
+/// checkpoint is from before that; so does what reads from it.
+fn level_jobs(meta: &Meta, store: &Store, jobs: &[JobSpec]) -> BTreeSet<JobId> {
+    let is_level = |j: &&JobSpec| meta.job(j.id).is_some_and(|m| m.level) && !store.is_emptied(j.output.id);
+    let mut level = jobs.iter().filter(is_level).map(|j| j.id).collect::<BTreeSet<_>>();
+    loop {
+        let anew = jobs.iter().filter(|j| !level.contains(&j.id)).map(|j| j.output.id).collect::<Vec<_>>();
+        let reads_anew = |j: &&JobSpec| level.contains(&j.id) && j.plan.relations().iter().any(|r| anew.contains(r));
+        let Some(found) = jobs.iter().find(reads_anew).map(|j| j.id) else { return level };
+        level.remove(&found);
+    }
+}
+
 impl Engine {
     /// Starts workers, clock and committer and continues all jobs from the last checkpoint. Jobs whose backfill had
     /// not ended begin it anew.
@@ -106,6 +119,8 @@ impl Engine {
     ) -> Result<Engine> {
         let meta = Meta::decode(&recovered.meta)?;
         let (events, receiver) = crossbeam_channel::unbounded();
+        let of_events = events.clone();
+        store.on_failure(move |error| drop(of_events.send(Event::Poisoned(error.clone()))));
         let (log, log_requests) = crossbeam_channel::unbounded();
         let (committer, commits) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared {
@@ -130,8 +145,9 @@ impl Engine {
             store.pending_add(*seq, changes.clone());
             tail.push((*seq, changes));
         }
+        let level = level_jobs(&meta, &store, &jobs);
         for spec in &jobs {
-            if !meta.job(spec.id).is_some_and(|j| j.level) {
+            if !level.contains(&spec.id) {
                 let tables = spec.first_state_table..spec.first_state_table + state_table_count(&spec.plan)?;
                 store.state_remove(&tables.map(millpond_common::StateTableId).collect::<Vec<_>>())?;
                 store.relation_remove(spec.output.id)?;
@@ -168,9 +184,9 @@ impl Engine {
         sources.into_iter().try_for_each(|s| engine.control(Control::CreateSource(s)))?;
         let mut started = Vec::new();
         // Level jobs first: those that begin anew catch up with them.
-        let (level, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| meta.job(j.id).is_some_and(|m| m.level));
-        for spec in level.into_iter().chain(anew) {
-            let known = meta.job(spec.id).filter(|j| j.level || j.failed.is_some());
+        let (first, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| level.contains(&j.id));
+        for spec in first.into_iter().chain(anew) {
+            let known = meta.job(spec.id).filter(|j| level.contains(&j.id) || j.failed.is_some());
             let restored = known.map(|j| Box::new(RestoredJob { positions: j.positions.clone(), failed: j.failed.clone() }));
             let (reply, answer) = oneshot::channel();
             engine.control(Control::CreateJob { spec: Box::new(spec), restored, reply })?;

@@ -10,6 +10,7 @@ use millpond_engine::Engine;
 use millpond_sql::catalog::{Relation, undefined_schema};
 use millpond_sql::statement::{CommentTarget, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, DropKind, Name};
 use millpond_sql::{Catalog, NewRelation, RelationKind, StatementKind, TableDef};
+use millpond_state::failpoint::failpoint;
 use tokio::sync::MutexGuard;
 
 use crate::database::{Database, source_spec};
@@ -141,6 +142,7 @@ impl Session {
         // Readable before anybody can name it.
         database.store.relation_add(spec.clone());
         database.replace_catalog(catalog, vec![], vec![]).await?;
+        failpoint("create-table-stored");
         database.engine.create_table(spec)?;
         drop(lock);
         let Some(batches) = rows else { return Ok(Response::command("CREATE TABLE")) };
@@ -175,6 +177,7 @@ impl Session {
         let spec = catalog.get(id).map(source_spec).transpose()?.flatten();
         let spec = spec.ok_or_else(|| Error::internal("a source has no definition"))?;
         self.database.replace_catalog(catalog, vec![], vec![]).await?;
+        failpoint("create-source-stored");
         self.database.engine.create_source(spec)
     }
 
@@ -225,6 +228,7 @@ impl Session {
         let engine = &self.database.engine;
         scope.limits.run(engine.wait_visible(engine.newest_transaction())).await?;
         let handle = self.database.start_job(catalog, job).await?;
+        failpoint("create-view-started");
         drop(lock);
         if self.settings.on("background_ddl") {
             half_built.keep();
@@ -235,8 +239,10 @@ impl Session {
         match progress::wait(&name, handle, &scope.limits, &self.sink(), &rows_read).await {
             Ok(()) => {
                 half_built.keep();
+                failpoint("create-view-level");
                 // A crash after the answer must not fill it again.
                 self.database.engine.checkpoint().await?;
+                failpoint("create-view-saved");
                 Ok(())
             }
             Err(error) => {
