@@ -97,10 +97,10 @@ pub(crate) fn checkpoint(epoch: u64, log_seq: u64) -> Checkpoint {
 }
 
 /// Numbers that look random and are the same each time.
-pub(crate) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         millpond_common::hash::mix(self.0) % n
     }
