@@ -51,7 +51,7 @@ pub use lookup::TableLookup;
 pub use options::{Compression, StoreOptions, Tuning};
 pub use read_view::{ReadView, Scan, ScanStream};
 pub use savepoint::{Savepoint, SavepointKind, SavepointReader, fork, restore_at_next_open};
-pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreStats, Visit};
+pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreStats};
 pub use tables::{Entries, Evicted, KeyedState, MultiState, SortedState, StateTable, StateValue, StoredTable, TableStats, Take, Walk};
 
 #[cfg(test)]

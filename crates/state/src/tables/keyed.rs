@@ -228,7 +228,8 @@ impl<V: StateValue> StateTable for KeyedState<V> {
     }
 
     fn stats(&self) -> TableStats {
-        let heap = sampled(self.len(), self.iter().map(|(_, v)| v.bytes().saturating_sub(size_of::<V>())));
+        let values = self.slab.sample().filter_map(|entry| entry.value.as_ref());
+        let heap = sampled(self.len(), values.map(|v| v.bytes().saturating_sub(size_of::<V>())));
         TableStats { rows: self.len() as u64, bytes: (self.slab.bytes() + heap) as u64 }
     }
 }

@@ -194,6 +194,14 @@ impl<T> Slab<T> {
         self.chunks.iter().flatten().filter_map(|s| Some((s.key.as_slice(), s.item.as_ref()?)))
     }
 
+    /// Some of the items, from all over.
+    pub(crate) fn sample(&self) -> impl Iterator<Item = &T> {
+        const ITEMS: usize = 64;
+        let slots = self.slots();
+        let near = move |at: usize| (at..slots.min(at + ITEMS)).find_map(|place| self.get(place as Place));
+        (0..ITEMS.min(slots)).filter_map(move |i| near(i * slots / ITEMS.min(slots)))
+    }
+
     /// Bytes that an item with this key takes, without what it holds outside of itself.
     pub(crate) fn bytes_of(key: &[u8]) -> usize {
         size_of::<Slot<T>>() + 2 * size_of::<Reference>() + if key.len() > 22 { key.len() } else { 0 }
