@@ -20,7 +20,7 @@ use millpond_plan::{JoinKind, PlanExpr};
 use millpond_state::{KeyedState, MultiState};
 
 use self::pairs::Pairs;
-use super::expr::{BoundExpr, pair_schema};
+use super::expr::{Condition, pair_schema};
 use super::keys::{Interner, KeyCodec, Keys, RowBytes, WARM_KEYS};
 use super::output::coalesce;
 use super::{EpochContext, Operator, StateHandle};
@@ -38,7 +38,7 @@ pub struct Join {
 /// What output rows look like and when there are any.
 struct Shape {
     kind: JoinKind,
-    filter: Option<BoundExpr>,
+    filter: Option<Condition>,
     /// Left columns followed by right columns: what `filter` sees.
     pairs: SchemaRef,
     /// The output's columns: as `pairs`, or only the left ones.
@@ -105,7 +105,7 @@ impl Join {
         output: &SchemaRef,
     ) -> Result<Self> {
         let pairs = pair_schema(inputs[LEFT], inputs[RIGHT]);
-        let filter = filter.map(|f| BoundExpr::new(f, &pairs)).transpose()?;
+        let filter = filter.map(|f| Condition::new(f, &pairs)).transpose()?;
         let shape = Shape { kind, filter, pairs, output: SchemaRef::clone(output) };
         let side = |schema: &SchemaRef, columns: Vec<usize>, keeps_rows: bool| -> Result<Side> {
             Ok(Side {
