@@ -10,6 +10,7 @@ mod adapter;
 mod chunk;
 mod import;
 mod job;
+mod residency;
 mod worker;
 
 pub(crate) use job::state_table_count;
