@@ -9,6 +9,7 @@ mod backfills;
 mod checkpoints;
 mod epoch;
 mod jobs;
+mod memory;
 mod readers;
 mod recover;
 mod settle;
@@ -203,6 +204,10 @@ pub(crate) struct Clock {
     workers: Workers,
     committer: Option<Sender<Frozen>>,
     memory: u64,
+    /// What state takes in memory, by worker.
+    state_bytes: Vec<u64>,
+    /// It was found that state cannot have less.
+    state_floor: u64,
 
     epoch: Epoch,
     log_seq: u64,
@@ -270,6 +275,8 @@ impl Clock {
             events: start.events,
             sender: start.sender,
             wake_pending: Arc::new(AtomicBool::new(false)),
+            state_bytes: vec![0; start.workers.count()],
+            state_floor: 0,
             workers: start.workers,
             committer: Some(start.committer),
             memory: start.memory,
@@ -307,6 +314,7 @@ impl Clock {
 
     /// Runs until shutdown or until storage fails.
     pub fn run(mut self) {
+        self.tell_warm_limit();
         loop {
             let event = match self.time_to_wait() {
                 Some(timeout) => match self.events.recv_timeout(timeout) {
@@ -353,11 +361,6 @@ impl Clock {
             || !self.flushes.iter().all(|(epoch, _)| epoch.is_some())
             || self.jobs.values().any(|j| j.attached && self.wants_epoch(j))
             || (!self.is_memory_tight() && self.readers.iter().any(|r| r.has_input() && self.may_take(r)))
-    }
-
-    /// No more source rows until a checkpoint has made room.
-    fn is_memory_tight(&self) -> bool {
-        self.store.stats().overlay_bytes > self.memory / 2
     }
 
     /// How long nothing can become due; `None`: until an event comes.

@@ -215,7 +215,6 @@ pub(super) fn stateful<'scope>(
     let mut ports = inputs.into_iter().map(|(s, route)| add_port(&mut builder, s, route, workers)).collect::<Vec<_>>();
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
-    let handles = operator.state().into_iter().map(|(_, h)| h).collect::<Vec<_>>();
     builder.build(move |mut capabilities| {
         let mut stash: BTreeMap<Epoch, (Capability<Epoch>, Vec<Vec<Delta>>)> = BTreeMap::new();
         // A fresh operator acts in its first epoch even without input (one row of a global aggregate).
@@ -255,14 +254,6 @@ pub(super) fn stateful<'scope>(
                         }
                     }
                 }
-                let (mut rows, mut bytes) = (0, 0);
-                for handle in &handles {
-                    let s = handle.borrow().stats();
-                    rows += s.rows;
-                    bytes += s.bytes;
-                }
-                stats.state_rows.store(rows, Relaxed);
-                stats.state_bytes.store(bytes, Relaxed);
                 stats.busy_ns.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
             }
         }

@@ -1,12 +1,14 @@
 //! A job's dataflow on one worker, built from its stream plan.
 
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow_schema::SchemaRef;
 use millpond_common::ids::{vnode_owner, vnodes_of};
 use millpond_common::{Delta, Epoch, Error, RelationId, Result, StateTableId};
 use millpond_plan::{Operator as PlanOperator, StreamPlan};
-use millpond_state::{FrozenTable, ReadView, Store, Unread};
+use millpond_state::{Evicted, FrozenTable, ReadView, Store, TableLookup, TableStats, Unread};
 use timely::container::NoopBuilder;
 use timely::dataflow::operators::Input;
 use timely::dataflow::{InputHandle, Scope};
@@ -30,8 +32,17 @@ pub(super) struct LocalJob {
     pub failure_told: bool,
     /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
-    tables: Vec<(StateTableId, StateHandle)>,
+    tables: Vec<Table>,
+    /// What its state takes in memory, as of the last measurement.
+    pub state_bytes: u64,
     dataflow: usize,
+}
+
+/// A state table of one of the job's operators.
+struct Table {
+    id: StateTableId,
+    handle: StateHandle,
+    stats: Arc<OperatorStats>,
 }
 
 /// What building needs.
@@ -75,15 +86,11 @@ impl LocalJob {
             (graph.imports, graph.tables, export)
         });
         let vnodes = vnodes_of(index, workers);
-        failure.guard(|| {
-            if unread.is_some() {
-                for (id, handle) in &tables {
-                    build.store.state_load(*id, vnodes.clone(), &mut |key, value| handle.borrow_mut().load(key, value))?;
-                }
-            }
-            Ok(())
-        });
-        LocalJob { spec, from, imports, export, failure, failure_told: false, backfilling: true, tables, dataflow }
+        for table in &tables {
+            let lookup = TableLookup::new(build.store, table.id, vnodes.clone());
+            table.handle.borrow_mut().attach(Rc::new(lookup), unread.is_some());
+        }
+        LocalJob { spec, from, imports, export, failure, failure_told: false, backfilling: true, tables, state_bytes: 0, dataflow }
     }
 
     pub fn drop_from(self, worker: &mut Worker) {
@@ -92,16 +99,51 @@ impl LocalJob {
 
     /// What changed in its state since the last call is to be drained.
     pub fn seal(&self) {
-        self.tables.iter().for_each(|(_, handle)| handle.borrow_mut().seal());
+        self.tables.iter().for_each(|table| table.handle.borrow_mut().seal());
     }
 
     /// Some of the sealed changes; `None`: there are no more.
     pub fn drain(&self, max: usize) -> Option<FrozenTable> {
-        let drain = |(table, handle): &(StateTableId, StateHandle)| {
-            let entries = handle.borrow_mut().drain(max)?;
-            Some(FrozenTable { table: *table, entries })
+        let drain = |table: &Table| {
+            let entries = table.handle.borrow_mut().drain(max)?;
+            Some(FrozenTable { table: table.id, entries })
         };
         self.tables.iter().find_map(drain)
+    }
+
+    /// Brings the figures of its state up to date.
+    pub fn measure(&mut self) {
+        self.state_bytes = 0;
+        for tables in self.tables.chunk_by(|a, b| Arc::ptr_eq(&a.stats, &b.stats)) {
+            let sizes = tables.iter().map(|t| t.handle.borrow().stats());
+            let all = sizes.fold(TableStats::default(), |a, b| TableStats { rows: a.rows + b.rows, bytes: a.bytes + b.bytes });
+            self.state_bytes += all.bytes;
+            for table in tables.iter().take(1) {
+                table.stats.state_rows.store(all.rows, Ordering::Relaxed);
+                table.stats.state_bytes.store(all.bytes, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What each of its tables takes in memory.
+    pub fn table_bytes(&self) -> impl Iterator<Item = u64> {
+        self.tables.iter().map(|t| t.handle.borrow().stats().bytes)
+    }
+
+    /// Lets entries of one of its tables leave memory.
+    pub fn evict(&self, table: usize, visits: usize) -> Option<Evicted> {
+        self.tables.get(table).map(|t| t.handle.borrow_mut().evict(visits))
+    }
+
+    /// Reads more of one of its tables. Returns whether there is nothing more to be read.
+    pub fn warm(&self, table: usize, max: usize) -> bool {
+        let Some(table) = self.tables.get(table) else { return true };
+        let mut done = true;
+        self.failure.guard(|| {
+            done = table.handle.borrow_mut().warm(max)?;
+            Ok(())
+        });
+        done
     }
 
     /// Takes live rows of a relation.
@@ -155,7 +197,7 @@ struct Graph<'a, 'scope> {
     view: &'a ReadView,
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
-    tables: Vec<(StateTableId, StateHandle)>,
+    tables: Vec<Table>,
     streams: Vec<Option<ChunkStream<'scope>>>,
 }
 
@@ -177,15 +219,16 @@ impl<'scope> Graph<'_, 'scope> {
                 self.chain(at, operator)
             }
             Ok(Built::Stateful(operator)) => {
+                let stats = self.stats(at);
                 for (_, handle) in operator.state() {
                     let id = StateTableId(self.spec.first_state_table + self.tables.len() as u32);
-                    self.tables.push((id, handle));
+                    self.tables.push(Table { id, handle, stats: Arc::clone(&stats) });
                 }
                 let inputs = node.inputs.clone().into_iter().enumerate();
                 let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(node, port))).collect();
                 let context = StatefulContext {
                     failure: self.failure.clone(),
-                    stats: self.stats(at),
+                    stats,
                     worker: self.index,
                     workers: self.workers,
                     from: self.from,

@@ -12,6 +12,7 @@ mod backfill;
 mod chunk;
 mod import;
 mod job;
+mod residency;
 mod worker;
 
 pub(crate) use job::state_table_count;
