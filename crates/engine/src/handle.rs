@@ -19,6 +19,7 @@ use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, JobState, OperatorInfo, OperatorStats, SourceInfo, SourceSpec};
 use crate::log::{self, LogRequest};
 use crate::messages::Report;
+use crate::pipeline::{self, Edges};
 use crate::{checkpoint, dataflow, dead_letters};
 
 /// Checkpoints kept for `millpond.checkpoints`.
@@ -88,22 +89,24 @@ fn stopped() -> Error {
     Error::new(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
 }
 
+/// Jobs that go on from the checkpoint: those that it found level or in the middle of a backfill, if all that they read from do.
+/// Not those that were emptied, to be filled anew, after it.
+fn going_on(meta: &Meta, store: &Store, jobs: &[JobSpec]) -> BTreeSet<JobId> {
+    let edges = jobs.iter().map(|j| (j.id, Edges { reads: j.plan.relations(), writes: j.output.id })).collect::<BTreeMap<_, _>>();
+    let emptied = jobs.iter().filter(|j| store.is_emptied(j.output.id)).map(|j| j.id).collect::<BTreeSet<_>>();
+    let known = |id: &JobId| meta.job(*id).is_some_and(|j| j.failed.is_none() && (j.level || j.backfilled.is_some()));
+    let knows = |id: &JobId| known(id) && !emptied.contains(id);
+    let mut found = edges.keys().copied().filter(knows).collect::<BTreeSet<_>>();
+    for id in edges.keys().filter(|id| !knows(id)) {
+        let readers = pipeline::downstream(&edges, *id);
+        found.retain(|job| !readers.contains(job));
+    }
+    found
+}
+
 /// How many state tables a plan needs: a job's numbers are `first_state_table` and the following.
 pub fn state_table_count(plan: &StreamPlan) -> Result<u32> {
     dataflow::state_table_count(plan)
-}
-
-/// Jobs that go on from the checkpoint. One that was emptied, to be filled anew, before a crash, begins anew even where the
-/// checkpoint is from before that; so does what reads from it.
-fn level_jobs(meta: &Meta, store: &Store, jobs: &[JobSpec]) -> BTreeSet<JobId> {
-    let is_level = |j: &&JobSpec| meta.job(j.id).is_some_and(|m| m.level) && !store.is_emptied(j.output.id);
-    let mut level = jobs.iter().filter(is_level).map(|j| j.id).collect::<BTreeSet<_>>();
-    loop {
-        let anew = jobs.iter().filter(|j| !level.contains(&j.id)).map(|j| j.output.id).collect::<Vec<_>>();
-        let reads_anew = |j: &&JobSpec| level.contains(&j.id) && j.plan.relations().iter().any(|r| anew.contains(r));
-        let Some(found) = jobs.iter().find(reads_anew).map(|j| j.id) else { return level };
-        level.remove(&found);
-    }
 }
 
 impl Engine {
@@ -145,9 +148,9 @@ impl Engine {
             store.pending_add(*seq, changes.clone());
             tail.push((*seq, changes));
         }
-        let level = level_jobs(&meta, &store, &jobs);
+        let going_on = going_on(&meta, &store, &jobs);
         for spec in &jobs {
-            if !level.contains(&spec.id) {
+            if !going_on.contains(&spec.id) {
                 let tables = spec.first_state_table..spec.first_state_table + state_table_count(&spec.plan)?;
                 store.state_remove(&tables.map(millpond_common::StateTableId).collect::<Vec<_>>())?;
                 store.relation_remove(spec.output.id)?;
@@ -183,11 +186,19 @@ impl Engine {
         tables.into_iter().try_for_each(|t| engine.control(Control::CreateTable(t)))?;
         sources.into_iter().try_for_each(|s| engine.control(Control::CreateSource(s)))?;
         let mut started = Vec::new();
-        // Level jobs first: those that begin anew catch up with them.
-        let (first, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| level.contains(&j.id));
-        for spec in first.into_iter().chain(anew) {
-            let known = meta.job(spec.id).filter(|j| level.contains(&j.id) || j.failed.is_some());
-            let restored = known.map(|j| Box::new(RestoredJob { positions: j.positions.clone(), failed: j.failed.clone() }));
+        // First those that go on from the checkpoint: those that begin anew catch up with them.
+        let (going_on, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| going_on.contains(&j.id));
+        let leaders = Arc::new(meta.leaders.clone());
+        let goes_on = going_on.iter().map(|j| j.id).collect::<BTreeSet<_>>();
+        for spec in going_on.into_iter().chain(anew) {
+            let known = meta.job(spec.id).filter(|j| goes_on.contains(&j.id) || j.failed.is_some());
+            let restored = known.map(|j| RestoredJob {
+                positions: j.positions.clone(),
+                failed: j.failed.clone(),
+                backfilled: j.backfilled.clone(),
+                leaders: Arc::clone(&leaders),
+            });
+            let restored = restored.map(Box::new);
             let (reply, answer) = oneshot::channel();
             engine.control(Control::CreateJob { spec: Box::new(spec), restored, reply })?;
             started.push(answer);

@@ -61,7 +61,7 @@ async fn round(data: &Path, storage: &Path, victim: &mut Victim, counts: &mut Co
     victim.restart(&[]).await?;
     victim.work(6, None).await;
     let before = victim.server.log_length();
-    let leave = victim.statements.random.random_range(0..300_000);
+    let leave = victim.statements.random.random_range(0..60_000);
     let of_data = victim.statements.random.random_bool(0.7);
     let ballast = fill(if of_data { data } else { storage }, leave);
     let mut refused = Vec::new();
