@@ -6,4 +6,5 @@ mod docs;
 mod savepoints;
 mod scripts;
 mod server;
+mod spill;
 mod transactions;
