@@ -8,13 +8,14 @@ use arrow_schema::SchemaRef;
 use millpond_common::ids::{vnode_owner, vnodes_of};
 use millpond_common::{Delta, Epoch, Error, RelationId, Result, StateTableId};
 use millpond_plan::{Operator as PlanOperator, StreamPlan};
-use millpond_state::{Evicted, FrozenTable, ReadView, Store, TableLookup, TableStats};
+use millpond_state::{Evicted, FrozenTable, ReadView, Store, TableLookup, TableStats, Unread};
 use timely::container::NoopBuilder;
 use timely::dataflow::operators::Input;
 use timely::dataflow::{InputHandle, Scope};
 use timely::worker::Worker;
 
 use super::adapter::{self, ChunkStream, Export, Failure, StatefulContext};
+use super::backfill::{self, Backfill, Order, Target};
 use super::chunk::{Chunk, constant_hash};
 use super::import::Import;
 use crate::job::{JobSpec, OperatorStats};
@@ -29,10 +30,6 @@ pub(super) struct LocalJob {
     pub failure: Failure,
     /// Whether the failure has been reported.
     pub failure_told: bool,
-    /// Rows read by backfills that have ended.
-    pub backfilled: u64,
-    /// The epoch that took the last of them.
-    backfill_end: Epoch,
     /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
     tables: Vec<Table>,
@@ -56,13 +53,15 @@ pub(super) struct Build<'a> {
 }
 
 impl LocalJob {
-    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, restored: bool, backfill: Option<&ReadView>) -> LocalJob {
+    /// `unread`: what its scans have yet to read, for a job whose state is in the store; `None`: it begins without state.
+    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, unread: Option<&[Unread]>) -> LocalJob {
         let (index, workers) = (build.worker.index(), build.worker.peers());
         let dataflow = build.worker.next_dataflow_index();
         let failure = Failure::default();
         let register = build.register;
         let plan = &spec.plan;
-        let (mut imports, tables, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+        let view = build.store.read_view();
+        let (imports, tables, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
             let mut graph = Graph {
                 spec: &spec,
                 plan,
@@ -71,7 +70,8 @@ impl LocalJob {
                 index,
                 workers,
                 from,
-                fresh: !restored,
+                unread,
+                view: &view,
                 register,
                 imports: Vec::new(),
                 tables: Vec::new(),
@@ -86,32 +86,11 @@ impl LocalJob {
             (graph.imports, graph.tables, export)
         });
         let vnodes = vnodes_of(index, workers);
-        failure.guard(|| {
-            if let Some(view) = backfill {
-                for import in imports.iter_mut().filter(|i| view.spec(i.relation).is_some()) {
-                    import.start_backfill(view, vnodes.clone())?;
-                }
-            }
-            Ok(())
-        });
         for table in &tables {
             let lookup = TableLookup::new(build.store, table.id, vnodes.clone());
-            table.handle.borrow_mut().attach(Rc::new(lookup), restored);
+            table.handle.borrow_mut().attach(Rc::new(lookup), unread.is_some());
         }
-        LocalJob {
-            spec,
-            from,
-            imports,
-            export,
-            failure,
-            failure_told: false,
-            backfilled: 0,
-            backfill_end: 0,
-            backfilling: true,
-            tables,
-            state_bytes: 0,
-            dataflow,
-        }
+        LocalJob { spec, from, imports, export, failure, failure_told: false, backfilling: true, tables, state_bytes: 0, dataflow }
     }
 
     pub fn drop_from(self, worker: &mut Worker) {
@@ -174,23 +153,35 @@ impl LocalJob {
     }
 
     /// No more rows of this relation in this epoch.
-    pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch, backfill_rows: usize) {
-        for import in self.imports.iter_mut().filter(|i| i.relation == relation) {
-            match import.finish_epoch(epoch, backfill_rows) {
-                Ok(Some(rows)) => {
-                    self.backfilled += rows;
-                    self.backfill_end = epoch;
-                }
-                Ok(None) => {}
-                Err(error) => self.failure.set(error),
-            }
+    pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch) {
+        self.imports.iter_mut().filter(|i| i.relation == relation).for_each(|i| i.finish_epoch(epoch));
+    }
+
+    fn backfills(&self) -> impl Iterator<Item = &Backfill> {
+        self.imports.iter().filter_map(|i| i.backfill.as_ref())
+    }
+
+    /// Its scans read so many rows from this view, in an epoch whose input is still to come.
+    pub fn order(&self, epoch: Epoch, view: &ReadView, rows_max: usize) {
+        let open = self.backfills().filter(|b| !b.is_over()).collect::<Vec<_>>();
+        for backfill in &open {
+            backfill.order(epoch, Order { view: view.clone(), rows_max: rows_max.div_ceil(open.len()) });
         }
     }
 
-    /// Rows read by backfills, and whether all are in when `epoch` is complete: a later one may be on its way already.
+    /// Rows read by backfills, and whether all are in when `epoch` is complete.
     pub fn backfill_progress(&self, epoch: Epoch) -> (u64, bool) {
-        let open = self.imports.iter().filter_map(Import::backfill_progress).collect::<Vec<_>>();
-        (self.backfilled + open.iter().sum::<u64>(), open.is_empty() && self.backfill_end <= epoch)
+        (self.backfills().map(Backfill::rows).sum(), self.backfills().all(|b| b.has_ended(epoch)))
+    }
+
+    /// What its scans have not read yet, by scan.
+    pub fn unread(&self) -> Vec<Unread> {
+        self.imports.iter().map(|i| i.backfill.as_ref().map(Backfill::unread).unwrap_or_default()).collect()
+    }
+
+    /// All workers have read all.
+    pub fn set_level(&self) {
+        self.backfills().for_each(Backfill::set_level);
     }
 }
 
@@ -202,7 +193,8 @@ struct Graph<'a, 'scope> {
     index: usize,
     workers: usize,
     from: Epoch,
-    fresh: bool,
+    unread: Option<&'a [Unread]>,
+    view: &'a ReadView,
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
     tables: Vec<Table>,
@@ -240,7 +232,7 @@ impl<'scope> Graph<'_, 'scope> {
                     worker: self.index,
                     workers: self.workers,
                     from: self.from,
-                    fresh: self.fresh,
+                    fresh: self.unread.is_none(),
                 };
                 adapter::stateful(self.scope, inputs, operator, context)
             }
@@ -294,8 +286,22 @@ impl<'scope> Graph<'_, 'scope> {
         let PlanOperator::Scan { relation, projection } = &node.operator else { return self.empty() };
         let (mut handle, stream) = self.scope.new_input_with_builder::<NoopBuilder<Chunk>>();
         handle.advance_to(self.from);
-        let stats = self.stats(at);
-        self.imports.push(Import::new(*relation, projection.clone(), SchemaRef::clone(&node.schema), handle, stats));
+        let (stats, projection, schema) = (self.stats(at), projection.clone(), SchemaRef::clone(&node.schema));
+        let mut import = Import { relation: *relation, projection, schema, handle, stats, backfill: None };
+        let unread = self.unread.map(|list| list.get(self.imports.len()).cloned().unwrap_or_default());
+        let stream = match self.view.spec(*relation).filter(|_| unread.as_ref().is_none_or(|u| !u.is_empty())) {
+            None => stream,
+            Some(spec) => {
+                let backfill = Backfill::new(backfill::share(unread.as_ref(), &vnodes_of(self.index, self.workers)));
+                let target = Target { spec, projection: import.projection.clone(), schema: SchemaRef::clone(&import.schema) };
+                let place = (self.from, self.index, self.workers);
+                let about = (self.failure.clone(), Arc::clone(&import.stats));
+                let stream = backfill::backfill(self.scope, stream, target, &backfill, place, about);
+                import.backfill = Some(backfill);
+                stream
+            }
+        };
+        self.imports.push(import);
         stream
     }
 
@@ -304,7 +310,7 @@ impl<'scope> Graph<'_, 'scope> {
         let (mut handle, stream): (InputHandle<Epoch, NoopBuilder<Chunk>>, _) = self.scope.new_input_with_builder();
         handle.advance_to(self.from);
         let owner = vnode_owner(millpond_common::hash::vnode(constant_hash()), self.workers);
-        if self.fresh && owner == self.index && !delta.is_empty() {
+        if self.unread.is_none() && owner == self.index && !delta.is_empty() {
             handle.send_batch(&mut Chunk(delta));
         }
         handle.close();
