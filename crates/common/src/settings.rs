@@ -232,7 +232,7 @@ pub const SETTINGS: &[Setting] = &[
         "0",
         Kind::Size,
         Scope::System,
-        "Memory for the state of views; 0 = three eighths of the server's memory. With state_backend = 'rocksdb' what is beyond is on disk only.",
+        "Memory for the state of views; 0 = a quarter of the server's memory. With state_backend = 'rocksdb' what is beyond is on disk only.",
     ),
     setting("statement_timeout", "0", Kind::Duration, Scope::Session, "Longest run of a statement; 0 = no limit."),
     setting(

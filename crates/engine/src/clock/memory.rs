@@ -4,11 +4,12 @@
 //! |---|---|---|
 //! | 1/4 | RocksDB's cache | it forgets blocks |
 //! | 1/4 | queries | they spill, or fail |
-//! | 3/8, or `state_memory` | operator state | a checkpoint, then eviction down to two thirds |
+//! | 1/4, or `state_memory` | operator state | a checkpoint, then eviction down to two thirds |
 //! | 1/8 | relations' changes that no checkpoint has | a checkpoint |
 //! | 1/8 | what source rows have changed since the last checkpoint, and what it takes to write it | a checkpoint |
 //!
-//! These are shares of what can be planned: queries and the cache rarely have theirs. Sources wait while state or changes have too much. State that cannot leave, because every epoch touches it, may have more.
+//! Queries and the cache rarely have theirs: that is what buffers, gaps between used memory, and the program itself live on. Sources wait
+//! while state or changes have too much. State that cannot leave, because every epoch touches it, may have more.
 
 use super::Clock;
 use crate::messages::Command;
@@ -39,7 +40,7 @@ impl Clock {
     /// How much state may take before sources wait.
     fn state_max(&self) -> u64 {
         match self.settings.size("state_memory") {
-            0 => self.memory / 8 * 3,
+            0 => self.memory / 4,
             bytes => bytes,
         }
     }
