@@ -8,6 +8,7 @@
 //! - `scaling.rs`: an aggregate over a file and over a table, with one worker and with two
 //! - `views.rs`: many views over one source
 //! - `baseline.rs`: Nexmark against a recorded baseline
+//! - `flame.rs`: flame graphs
 //! - `idle.rs`: what a server costs to which nothing happens
 //! - `freshness.rs`: from a write to its visibility in a view
 //! - `usage.rs`: what the kernel says that a process used
@@ -16,6 +17,7 @@
 #[path = "../../../crates/millpond/src/allocator.rs"]
 mod allocator; // the server's
 mod baseline;
+mod flame;
 mod freshness;
 mod idle;
 mod nexmark;
@@ -71,6 +73,9 @@ struct Arguments {
     /// Only Nexmark in process, recorded into a file for comparisons.
     #[arg(long)]
     record: Option<PathBuf>,
+    /// Only flame graphs of Nexmark's queries, into a directory; needs perf.
+    #[arg(long)]
+    profile: Option<PathBuf>,
     #[command(flatten)]
     side: side::Options,
     #[command(flatten)]
@@ -125,7 +130,11 @@ async fn measure() {
     }
     let (compare, record) = (arguments.baseline.as_deref(), arguments.record.as_deref());
     let parts = [arguments.nexmark, arguments.side_by_side, arguments.serving, arguments.scaling, arguments.idle, arguments.freshness];
-    let parts = parts.contains(&true) || arguments.views.is_some() || arguments.state_size.is_some() || compare.or(record).is_some();
+    let parts = parts.contains(&true)
+        || arguments.views.is_some()
+        || arguments.state_size.is_some()
+        || compare.or(record).is_some()
+        || arguments.profile.is_some();
     if !parts || arguments.nexmark {
         nexmark::measure(&arguments).await;
     }
@@ -153,5 +162,8 @@ async fn measure() {
     }
     if compare.or(record).is_some() {
         baseline::measure(&arguments, compare, record).await;
+    }
+    if let Some(directory) = &arguments.profile {
+        flame::measure(&arguments, directory).await;
     }
 }

@@ -122,7 +122,7 @@ pub fn text(name: &str) -> String {
 }
 
 /// The three streams, with an end.
-fn sources(events: u64) -> String {
+pub fn sources(events: u64) -> String {
     text("sources.sql").replace("connector = 'nexmark'", &format!("connector = 'nexmark', events = '{events}'"))
 }
 

@@ -49,8 +49,9 @@ async fn one(keys: u64, events: u64, memory: u64, base: &mut Option<f64>) -> u64
     run(&client, "CHECKPOINT").await;
     let state = usage::rss(server.process_id()).saturating_sub(empty);
     println!(
-        "  load: {:.3} us CPU per event; memory {} MB, {:.0} bytes a key; peak {} MB",
+        "  load: {:.3} us CPU per event; state {} bytes a key; memory {} MB, {:.0} bytes a key; peak {} MB",
         used.as_secs_f64() * 1e6 / keys as f64,
+        value(&client, &format!("SELECT sum(state_bytes)::BIGINT / {keys} FROM millpond.operators")).await,
         usage::rss(server.process_id()) >> 20,
         state as f64 / keys as f64,
         usage::rss_peak(server.process_id()) >> 20
@@ -64,10 +65,10 @@ async fn one(keys: u64, events: u64, memory: u64, base: &mut Option<f64>) -> u64
     print_stalls(&client).await;
 
     run(&client, "ALTER SYSTEM SET checkpoint_interval = '1h'").await;
-    let full = timed_checkpoint(&client, "CHECKPOINT FULL").await;
+    let full = timed_checkpoint(&client, "CHECKPOINT (FULL)", "full").await;
     let changed = (keys / 100).max(1);
     input.add(&server, &client, (0..changed).map(|i| i * 100 % keys)).await;
-    let part = timed_checkpoint(&client, "CHECKPOINT").await;
+    let part = timed_checkpoint(&client, "CHECKPOINT", "incremental").await;
     println!(
         "  checkpoint: full {:.3} s, {:.1} MB; after 1 % changed {:.3} s, {:.1} MB, stall {:.2} ms: {:.1} % of the time, {:.1} % of the bytes",
         full.seconds,
@@ -146,22 +147,21 @@ struct Checkpoint {
     megabytes: f64,
 }
 
-const CHECKPOINTS: &str = "SELECT extract(epoch FROM duration), extract(epoch FROM stall) * 1000, bytes FROM millpond.checkpoints \
-                           WHERE error IS NULL ORDER BY epoch DESC";
-
-async fn checkpoints(client: &Client) -> Vec<Checkpoint> {
-    let list = rows(client, CHECKPOINTS).await.unwrap();
+/// The newest first; of a kind: `incremental` or `full`.
+async fn checkpoints(client: &Client, kind: &str) -> Vec<Checkpoint> {
+    let sql = "SELECT extract(epoch FROM duration), extract(epoch FROM stall) * 1000, bytes FROM millpond.checkpoints";
+    let list = rows(client, &format!("{sql} WHERE error IS NULL AND kind = '{kind}' ORDER BY epoch DESC")).await.unwrap();
     let number = |row: &[Option<String>], i: usize| row.get(i).cloned().flatten().and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
     list.iter().map(|r| Checkpoint { seconds: number(r, 0), stall_ms: number(r, 1), megabytes: number(r, 2) / 1e6 }).collect()
 }
 
-async fn timed_checkpoint(client: &Client, statement: &str) -> Checkpoint {
+async fn timed_checkpoint(client: &Client, statement: &str, kind: &str) -> Checkpoint {
     run(client, statement).await;
-    checkpoints(client).await.into_iter().next().expect("a checkpoint was made")
+    checkpoints(client, kind).await.into_iter().next().expect("a checkpoint was made")
 }
 
 async fn print_stalls(client: &Client) {
-    let mut stalls = checkpoints(client).await.iter().map(|c| c.stall_ms).collect::<Vec<_>>();
+    let mut stalls = checkpoints(client, "incremental").await.iter().map(|c| c.stall_ms).collect::<Vec<_>>();
     stalls.sort_by(f64::total_cmp);
     let quantile = |q: f64| stalls.get((stalls.len() as f64 * q) as usize).copied().unwrap_or(0.0);
     println!("  {} checkpoints so far: stall p50 {:.2} ms, p99 {:.2} ms", stalls.len(), quantile(0.5), quantile(0.99));

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 /// User and system time so far, that of ended threads included. It comes in ticks of 10 ms.
 pub fn cpu_time(process: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
-    let ticks = |i: usize| fields.get(i).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
     // Fields 14 and 15 of proc(5).
-    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    ticks(process, [11, 12])
+}
+
+fn ticks(process: u32, fields: [usize; 2]) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let all = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+    let ticks = fields.map(|i| all.get(i).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0));
+    Duration::from_millis(ticks.iter().sum::<u64>() * 10)
 }
 
 /// Peak resident memory in bytes.
@@ -37,12 +41,13 @@ pub fn load() -> String {
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 
-/// User and system time so far of a process and its children that live.
+/// User and system time so far of a process and its children.
 pub fn cpu_time_of_family(parent: u32) -> Duration {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = processes.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
     let is_child = |p: &u32| status_number(*p, "PPid:") == u64::from(parent);
-    cpu_time(parent) + numbers.filter(is_child).map(cpu_time).sum::<Duration>()
+    // Fields 16 and 17: children that have ended.
+    cpu_time(parent) + ticks(parent, [13, 14]) + numbers.filter(is_child).map(cpu_time).sum::<Duration>()
 }
 
 /// Bytes of a directory on disk; a file with several links counts once.
