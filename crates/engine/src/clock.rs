@@ -5,9 +5,11 @@
 //! than [`EPOCH_INTERVAL_MIN`] after the last one; at saturation epochs grow with what the readers have decoded
 //! meanwhile. Statements that change the set of jobs run between epochs, when none is on its way; so do restarts.
 
+mod backfills;
 mod checkpoints;
 mod epoch;
 mod jobs;
+mod memory;
 mod readers;
 mod recover;
 mod settle;
@@ -22,10 +24,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use millpond_common::settings::Settings;
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId, RelationSpec, Result};
 use millpond_connect::Position;
-use millpond_state::{FrozenTable, Store};
+use millpond_state::{FrozenTable, Store, Unread};
 use tokio::sync::{oneshot, watch};
 
-use crate::checkpoint::{Committed, Frozen, JobMeta};
+use crate::checkpoint::{Backfilled, Committed, Frozen, JobMeta};
 use crate::dataflow::Workers;
 use crate::dead_letters::DeadLetters;
 use crate::handle::Shared;
@@ -35,6 +37,7 @@ use crate::messages::Report;
 use crate::pipeline::Edges;
 use crate::restart::History;
 use crate::source::SourceReader;
+use backfills::Throttle;
 
 /// Epochs between barrier and completion.
 const EPOCHS_IN_FLIGHT_MAX: usize = 2;
@@ -93,8 +96,12 @@ pub(crate) enum Control {
 
 /// What the last checkpoint knew of a job.
 pub(crate) struct RestoredJob {
-    pub positions: Vec<(RelationId, millpond_connect::Position)>,
+    pub positions: Vec<(RelationId, Position)>,
     pub failed: Option<String>,
+    /// It was being filled, and had come this far.
+    pub backfilled: Option<Backfilled>,
+    /// Where sources' leaders were.
+    pub leaders: Arc<Vec<(RelationId, Position)>>,
 }
 
 /// A job as the clock knows it.
@@ -108,6 +115,11 @@ struct Job {
     tables: std::ops::Range<u32>,
     /// Rows that backfills have read, by worker, and on how many workers they have ended.
     rows_done: Vec<u64>,
+    /// Rows that it had read when the server started.
+    rows_before: u64,
+    /// What its scans had not read at the checkpoint from which it goes on with its backfill.
+    unread: Option<Arc<Vec<Unread>>>,
+    throttle: Throttle,
     /// Rows that its sources' readers gave it until it was level.
     source_rows: u64,
     workers_done: usize,
@@ -152,7 +164,7 @@ struct Recovery {
 impl Job {
     /// Rows that its backfill has read.
     fn rows(&self) -> u64 {
-        self.rows_done.iter().sum::<u64>() + self.source_rows
+        self.rows_before + self.rows_done.iter().sum::<u64>() + self.source_rows
     }
 }
 
@@ -175,6 +187,8 @@ struct Barrier {
     /// Jobs that could go on from this checkpoint.
     resumable: Vec<JobId>,
     tables: Vec<FrozenTable>,
+    /// Where sources' leaders are.
+    leaders: Vec<(RelationId, Position)>,
     waiting: usize,
     stall: Duration,
     /// It took too long: what it has collected belongs to the next one.
@@ -190,6 +204,10 @@ pub(crate) struct Clock {
     workers: Workers,
     committer: Option<Sender<Frozen>>,
     memory: u64,
+    /// What state takes in memory, by worker.
+    state_bytes: Vec<u64>,
+    /// It was found that state cannot have less.
+    state_floor: u64,
 
     epoch: Epoch,
     log_seq: u64,
@@ -257,6 +275,8 @@ impl Clock {
             events: start.events,
             sender: start.sender,
             wake_pending: Arc::new(AtomicBool::new(false)),
+            state_bytes: vec![0; start.workers.count()],
+            state_floor: 0,
             workers: start.workers,
             committer: Some(start.committer),
             memory: start.memory,
@@ -294,6 +314,7 @@ impl Clock {
 
     /// Runs until shutdown or until storage fails.
     pub fn run(mut self) {
+        self.tell_warm_limit();
         loop {
             let event = match self.time_to_wait() {
                 Some(timeout) => match self.events.recv_timeout(timeout) {
@@ -342,22 +363,13 @@ impl Clock {
             || (!self.is_memory_tight() && self.readers.iter().any(|r| r.has_input() && self.may_take(r)))
     }
 
-    /// A job that is not level yet reads on in every epoch, even where nothing else happens.
-    fn wants_epoch(&self, job: &Job) -> bool {
-        matches!(job.state, JobState::Backfilling | JobState::Restarting(_)) && job.workers_done < self.workers.count()
-    }
-
-    /// No more source rows until a checkpoint has made room.
-    fn is_memory_tight(&self) -> bool {
-        self.store.stats().overlay_bytes > self.memory / 2
-    }
-
     /// How long nothing can become due; `None`: until an event comes.
     fn time_to_wait(&self) -> Option<Duration> {
         let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
         let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
         let checkpoint = self.time_to_checkpoint().filter(|_| room);
-        [epoch, checkpoint, self.time_to_timeout(), self.time_to_restart()].into_iter().flatten().min()
+        let backfill = self.time_to_backfill().filter(|_| room);
+        [epoch, checkpoint, backfill, self.time_to_timeout(), self.time_to_restart()].into_iter().flatten().min()
     }
 
     /// Does all that is due.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId};
-use millpond_state::{FrozenTable, ReadView};
+use millpond_state::{FrozenTable, ReadView, Unread};
 
 use crate::job::JobSpec;
 
@@ -15,15 +15,20 @@ pub(crate) enum Command {
     CreateJob {
         spec: Arc<JobSpec>,
         from: Epoch,
-        /// Its state is in the store as of the epoch before `from`.
-        restored: bool,
-        /// Relations whose rows of this view are fed first, a bounded number in each epoch.
-        backfill: Option<ReadView>,
+        /// What its scans of tables and views have yet to read; its state is in the store as of the epoch before `from`.
+        /// `None`: it begins without state, and reads everything.
+        unread: Option<Arc<Vec<Unread>>>,
     },
+    /// All workers have read what a new job's inputs held.
+    Level(JobId),
     /// Forget a job.
     DropJob(JobId),
     /// An epoch begins.
     Epoch(EpochCommand),
+    /// State is read without need while it takes less than `max` bytes on this worker.
+    Warm { max: u64 },
+    /// About `keep` bytes of state are to remain in memory on this worker; everything sealed before is in a checkpoint.
+    Evict { keep: u64 },
     /// End the worker.
     Stop,
 }
@@ -34,10 +39,19 @@ pub(crate) struct EpochCommand {
     /// The jobs that take part, upstream before downstream.
     pub active: Arc<Vec<JobId>>,
     pub inputs: Vec<JobInput>,
-    /// Rows that a backfilling job reads per scan at most.
-    pub backfill_rows: usize,
+    /// What backfilling jobs read.
+    pub backfill: Option<BackfillOrders>,
     /// Seal all state when the epoch is done, before any later one begins.
     pub checkpoint: bool,
+}
+
+/// From where backfilling jobs read in an epoch, and how much.
+#[derive(Clone)]
+pub(crate) struct BackfillOrders {
+    /// Of an earlier epoch.
+    pub view: ReadView,
+    /// Rows that each of these jobs reads on a worker at most.
+    pub rows_max: Vec<(JobId, usize)>,
 }
 
 /// Rows for the scans of one relation in one job.
@@ -59,7 +73,12 @@ pub(crate) enum Report {
         failed: Vec<(JobId, Error)>,
         /// Rows that backfilling jobs have read so far on this worker, and whether they have all.
         backfill: Vec<(JobId, u64, bool)>,
+        /// What all state takes in memory.
+        state_bytes: u64,
     },
+    /// State has been evicted as far as possible; it takes so much now.
+    Evicted { state_bytes: u64 },
     /// What changed since the last checkpoint, as of this epoch's end. Comes when all of it is encoded, later than `EpochDone`.
-    Frozen { epoch: Epoch, tables: Vec<FrozenTable>, stall: Duration },
+    /// `unread`: by job, what its scans had not read at that time, and how many rows they had since the server's start.
+    Frozen { epoch: Epoch, tables: Vec<FrozenTable>, unread: Vec<(JobId, Vec<Unread>, u64)>, stall: Duration },
 }

@@ -11,12 +11,13 @@ use crate::job::{CheckpointInfo, JobState};
 
 impl Clock {
     /// Checkpoints that are collecting state or being committed.
-    fn checkpoints_on_their_way(&self) -> usize {
+    pub(super) fn checkpoints_on_their_way(&self) -> usize {
         self.committing + self.collecting.len() + self.in_flight.iter().filter(|f| f.checkpoint.is_some()).count()
     }
 
     fn is_checkpoint_possible(&self) -> bool {
         let most = usize::try_from(self.settings.integer("checkpoint_max_concurrent")).unwrap_or(1);
+        let most = if self.is_state_tight() { 1 } else { most }; // state can only leave when none is on its way
         // A restart begins where the last checkpoint is, so that must be settled.
         self.checkpoints_on_their_way() < most && !self.is_restart_due()
     }
@@ -102,7 +103,7 @@ impl Clock {
 
     /// A checkpoint without the jobs that have failed.
     fn send_checkpoint(&mut self, done: &InFlight, barrier: Barrier) {
-        let Barrier { mut jobs, resumable, mut tables, started, started_at, stall, abandoned, .. } = barrier;
+        let Barrier { mut jobs, resumable, mut tables, leaders, started, started_at, stall, abandoned, .. } = barrier;
         self.carried.append(&mut tables);
         if abandoned {
             self.dirty = true;
@@ -122,7 +123,7 @@ impl Clock {
                 continue;
             }
             // What it has done since it was saved does not count; a start begins it anew.
-            meta.level = false;
+            (meta.level, meta.backfilled) = (false, None);
             if let JobState::Failed(error) = &job.state {
                 meta.failed = Some(crate::checkpoint::error_text(error));
             }
@@ -130,7 +131,7 @@ impl Clock {
         }
         self.hold_changes(done.epoch);
         // Encoding plain numbers and bytes into memory does not fail.
-        let meta = Meta::new(jobs).encode().unwrap_or_default();
+        let meta = Meta::new(jobs, leaders).encode().unwrap_or_default();
         let checkpoint = Checkpoint { epoch: done.epoch, log_seq: done.log_seq, meta, frozen: std::mem::take(&mut self.carried) };
         self.committing += 1;
         if self.committer.as_ref().is_none_or(|c| c.send(Frozen { checkpoint, started, started_at, stall }).is_err()) {
@@ -150,6 +151,7 @@ impl Clock {
                 for (_, reply) in self.checkpoint_waiters.extract_if(.., |(e, _)| *e <= epoch) {
                     let _ = reply.send(Ok(info.clone()));
                 }
+                self.make_room();
             }
             Err(error) => {
                 for (_, reply) in self.checkpoint_waiters.drain(..) {

@@ -43,7 +43,7 @@ impl Failure {
     pub fn set(&self, error: Error) {
         self.0.borrow_mut().get_or_insert(error);
     }
-    fn is_set(&self) -> bool {
+    pub fn is_set(&self) -> bool {
         self.0.borrow().is_some()
     }
     /// Runs `f` unless the job has failed; an error or a panic fails it.
@@ -64,9 +64,9 @@ impl Failure {
 }
 
 /// Reads one port, whatever its pact.
-type Puller = Box<dyn FnMut(&mut dyn FnMut(InputCapability<Epoch>, Delta))>;
+pub(super) type Puller = Box<dyn FnMut(&mut dyn FnMut(InputCapability<Epoch>, Delta))>;
 
-fn puller<P>(mut handle: InputHandleCore<Epoch, Chunk, P>) -> Puller
+pub(super) fn puller<P>(mut handle: InputHandleCore<Epoch, Chunk, P>) -> Puller
 where
     P: timely::communication::Pull<timely::dataflow::channels::Message<Epoch, Chunk>> + 'static,
 {
@@ -80,13 +80,13 @@ fn add_port<'scope>(
     workers: usize,
 ) -> Puller {
     match route {
-        Some(columns) if workers > 1 => puller(builder.new_input(stream, DistributorPact(move |_| ByHash(columns)))),
+        Some(columns) if workers > 1 => puller(builder.new_input(stream, DistributorPact(move |_| ByHash { columns, stay: None }))),
         _ => puller(builder.new_input(stream, Pipeline)),
     }
 }
 
 /// The first epoch that is not complete on any port.
-fn complete_before(frontiers: &[MutableAntichain<Epoch>]) -> Epoch {
+pub(super) fn complete_before(frontiers: &[MutableAntichain<Epoch>]) -> Epoch {
     frontiers.iter().map(|f| f.frontier().first().copied().unwrap_or(Epoch::MAX)).min().unwrap_or(Epoch::MAX)
 }
 
@@ -215,7 +215,6 @@ pub(super) fn stateful<'scope>(
     let mut ports = inputs.into_iter().map(|(s, route)| add_port(&mut builder, s, route, workers)).collect::<Vec<_>>();
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
-    let handles = operator.state().into_iter().map(|(_, h)| h).collect::<Vec<_>>();
     builder.build(move |mut capabilities| {
         let mut stash: BTreeMap<Epoch, (Capability<Epoch>, Vec<Vec<Delta>>)> = BTreeMap::new();
         // A fresh operator acts in its first epoch even without input (one row of a global aggregate).
@@ -255,14 +254,6 @@ pub(super) fn stateful<'scope>(
                         }
                     }
                 }
-                let (mut rows, mut bytes) = (0, 0);
-                for handle in &handles {
-                    let s = handle.borrow().stats();
-                    rows += s.rows;
-                    bytes += s.bytes;
-                }
-                stats.state_rows.store(rows, Relaxed);
-                stats.state_bytes.store(bytes, Relaxed);
                 stats.busy_ns.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
             }
         }

@@ -1,18 +1,21 @@
 //! A job's dataflow on one worker, built from its stream plan.
 
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow_schema::SchemaRef;
 use millpond_common::ids::{vnode_owner, vnodes_of};
 use millpond_common::{Delta, Epoch, Error, RelationId, Result, StateTableId};
 use millpond_plan::{Operator as PlanOperator, StreamPlan};
-use millpond_state::{FrozenTable, ReadView, Store};
+use millpond_state::{Evicted, FrozenTable, ReadView, Store, TableLookup, TableStats, Unread};
 use timely::container::NoopBuilder;
 use timely::dataflow::operators::Input;
 use timely::dataflow::{InputHandle, Scope};
 use timely::worker::Worker;
 
 use super::adapter::{self, ChunkStream, Export, Failure, StatefulContext};
+use super::backfill::{self, Backfill, Order, Target};
 use super::chunk::{Chunk, constant_hash};
 use super::import::Import;
 use crate::job::{JobSpec, OperatorStats};
@@ -27,14 +30,19 @@ pub(super) struct LocalJob {
     pub failure: Failure,
     /// Whether the failure has been reported.
     pub failure_told: bool,
-    /// Rows read by backfills that have ended.
-    pub backfilled: u64,
-    /// The epoch that took the last of them.
-    backfill_end: Epoch,
     /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
-    tables: Vec<(StateTableId, StateHandle)>,
+    tables: Vec<Table>,
+    /// What its state takes in memory, as of the last measurement.
+    pub state_bytes: u64,
     dataflow: usize,
+}
+
+/// A state table of one of the job's operators.
+struct Table {
+    id: StateTableId,
+    handle: StateHandle,
+    stats: Arc<OperatorStats>,
 }
 
 /// What building needs.
@@ -45,13 +53,15 @@ pub(super) struct Build<'a> {
 }
 
 impl LocalJob {
-    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, restored: bool, backfill: Option<&ReadView>) -> LocalJob {
+    /// `unread`: what its scans have yet to read, for a job whose state is in the store; `None`: it begins without state.
+    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, unread: Option<&[Unread]>) -> LocalJob {
         let (index, workers) = (build.worker.index(), build.worker.peers());
         let dataflow = build.worker.next_dataflow_index();
         let failure = Failure::default();
         let register = build.register;
         let plan = &spec.plan;
-        let (mut imports, tables, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+        let view = build.store.read_view();
+        let (imports, tables, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
             let mut graph = Graph {
                 spec: &spec,
                 plan,
@@ -60,7 +70,8 @@ impl LocalJob {
                 index,
                 workers,
                 from,
-                fresh: !restored,
+                unread,
+                view: &view,
                 register,
                 imports: Vec::new(),
                 tables: Vec::new(),
@@ -75,32 +86,11 @@ impl LocalJob {
             (graph.imports, graph.tables, export)
         });
         let vnodes = vnodes_of(index, workers);
-        failure.guard(|| {
-            if let Some(view) = backfill {
-                for import in imports.iter_mut().filter(|i| view.spec(i.relation).is_some()) {
-                    import.start_backfill(view, vnodes.clone())?;
-                }
-            }
-            if restored {
-                for (id, handle) in &tables {
-                    build.store.state_load(*id, vnodes.clone(), &mut |key, value| handle.borrow_mut().load(key, value))?;
-                }
-            }
-            Ok(())
-        });
-        LocalJob {
-            spec,
-            from,
-            imports,
-            export,
-            failure,
-            failure_told: false,
-            backfilled: 0,
-            backfill_end: 0,
-            backfilling: true,
-            tables,
-            dataflow,
+        for table in &tables {
+            let lookup = TableLookup::new(build.store, table.id, vnodes.clone());
+            table.handle.borrow_mut().attach(Rc::new(lookup), unread.is_some());
         }
+        LocalJob { spec, from, imports, export, failure, failure_told: false, backfilling: true, tables, state_bytes: 0, dataflow }
     }
 
     pub fn drop_from(self, worker: &mut Worker) {
@@ -109,16 +99,51 @@ impl LocalJob {
 
     /// What changed in its state since the last call is to be drained.
     pub fn seal(&self) {
-        self.tables.iter().for_each(|(_, handle)| handle.borrow_mut().seal());
+        self.tables.iter().for_each(|table| table.handle.borrow_mut().seal());
     }
 
     /// Some of the sealed changes; `None`: there are no more.
     pub fn drain(&self, max: usize) -> Option<FrozenTable> {
-        let drain = |(table, handle): &(StateTableId, StateHandle)| {
-            let entries = handle.borrow_mut().drain(max)?;
-            Some(FrozenTable { table: *table, entries })
+        let drain = |table: &Table| {
+            let entries = table.handle.borrow_mut().drain(max)?;
+            Some(FrozenTable { table: table.id, entries })
         };
         self.tables.iter().find_map(drain)
+    }
+
+    /// Brings the figures of its state up to date.
+    pub fn measure(&mut self) {
+        self.state_bytes = 0;
+        for tables in self.tables.chunk_by(|a, b| Arc::ptr_eq(&a.stats, &b.stats)) {
+            let sizes = tables.iter().map(|t| t.handle.borrow().stats());
+            let all = sizes.fold(TableStats::default(), |a, b| TableStats { rows: a.rows + b.rows, bytes: a.bytes + b.bytes });
+            self.state_bytes += all.bytes;
+            for table in tables.iter().take(1) {
+                table.stats.state_rows.store(all.rows, Ordering::Relaxed);
+                table.stats.state_bytes.store(all.bytes, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What each of its tables takes in memory.
+    pub fn table_bytes(&self) -> impl Iterator<Item = u64> {
+        self.tables.iter().map(|t| t.handle.borrow().stats().bytes)
+    }
+
+    /// Lets entries of one of its tables leave memory.
+    pub fn evict(&self, table: usize, visits: usize) -> Option<Evicted> {
+        self.tables.get(table).map(|t| t.handle.borrow_mut().evict(visits))
+    }
+
+    /// Reads more of one of its tables. Returns whether there is nothing more to be read.
+    pub fn warm(&self, table: usize, max: usize) -> bool {
+        let Some(table) = self.tables.get(table) else { return true };
+        let mut done = true;
+        self.failure.guard(|| {
+            done = table.handle.borrow_mut().warm(max)?;
+            Ok(())
+        });
+        done
     }
 
     /// Takes live rows of a relation.
@@ -128,23 +153,35 @@ impl LocalJob {
     }
 
     /// No more rows of this relation in this epoch.
-    pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch, backfill_rows: usize) {
-        for import in self.imports.iter_mut().filter(|i| i.relation == relation) {
-            match import.finish_epoch(epoch, backfill_rows) {
-                Ok(Some(rows)) => {
-                    self.backfilled += rows;
-                    self.backfill_end = epoch;
-                }
-                Ok(None) => {}
-                Err(error) => self.failure.set(error),
-            }
+    pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch) {
+        self.imports.iter_mut().filter(|i| i.relation == relation).for_each(|i| i.finish_epoch(epoch));
+    }
+
+    fn backfills(&self) -> impl Iterator<Item = &Backfill> {
+        self.imports.iter().filter_map(|i| i.backfill.as_ref())
+    }
+
+    /// Its scans read so many rows from this view, in an epoch whose input is still to come.
+    pub fn order(&self, epoch: Epoch, view: &ReadView, rows_max: usize) {
+        let open = self.backfills().filter(|b| !b.is_over()).collect::<Vec<_>>();
+        for backfill in &open {
+            backfill.order(epoch, Order { view: view.clone(), rows_max: rows_max.div_ceil(open.len()) });
         }
     }
 
-    /// Rows read by backfills, and whether all are in when `epoch` is complete: a later one may be on its way already.
+    /// Rows read by backfills, and whether all are in when `epoch` is complete.
     pub fn backfill_progress(&self, epoch: Epoch) -> (u64, bool) {
-        let open = self.imports.iter().filter_map(Import::backfill_progress).collect::<Vec<_>>();
-        (self.backfilled + open.iter().sum::<u64>(), open.is_empty() && self.backfill_end <= epoch)
+        (self.backfills().map(Backfill::rows).sum(), self.backfills().all(|b| b.has_ended(epoch)))
+    }
+
+    /// What its scans have not read yet, by scan.
+    pub fn unread(&self) -> Vec<Unread> {
+        self.imports.iter().map(|i| i.backfill.as_ref().map(Backfill::unread).unwrap_or_default()).collect()
+    }
+
+    /// All workers have read all.
+    pub fn set_level(&self) {
+        self.backfills().for_each(Backfill::set_level);
     }
 }
 
@@ -156,10 +193,11 @@ struct Graph<'a, 'scope> {
     index: usize,
     workers: usize,
     from: Epoch,
-    fresh: bool,
+    unread: Option<&'a [Unread]>,
+    view: &'a ReadView,
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
-    tables: Vec<(StateTableId, StateHandle)>,
+    tables: Vec<Table>,
     streams: Vec<Option<ChunkStream<'scope>>>,
 }
 
@@ -181,19 +219,20 @@ impl<'scope> Graph<'_, 'scope> {
                 self.chain(at, operator)
             }
             Ok(Built::Stateful(operator)) => {
+                let stats = self.stats(at);
                 for (_, handle) in operator.state() {
                     let id = StateTableId(self.spec.first_state_table + self.tables.len() as u32);
-                    self.tables.push((id, handle));
+                    self.tables.push(Table { id, handle, stats: Arc::clone(&stats) });
                 }
                 let inputs = node.inputs.clone().into_iter().enumerate();
                 let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(node, port))).collect();
                 let context = StatefulContext {
                     failure: self.failure.clone(),
-                    stats: self.stats(at),
+                    stats,
                     worker: self.index,
                     workers: self.workers,
                     from: self.from,
-                    fresh: self.fresh,
+                    fresh: self.unread.is_none(),
                 };
                 adapter::stateful(self.scope, inputs, operator, context)
             }
@@ -247,8 +286,22 @@ impl<'scope> Graph<'_, 'scope> {
         let PlanOperator::Scan { relation, projection } = &node.operator else { return self.empty() };
         let (mut handle, stream) = self.scope.new_input_with_builder::<NoopBuilder<Chunk>>();
         handle.advance_to(self.from);
-        let stats = self.stats(at);
-        self.imports.push(Import::new(*relation, projection.clone(), SchemaRef::clone(&node.schema), handle, stats));
+        let (stats, projection, schema) = (self.stats(at), projection.clone(), SchemaRef::clone(&node.schema));
+        let mut import = Import { relation: *relation, projection, schema, handle, stats, backfill: None };
+        let unread = self.unread.map(|list| list.get(self.imports.len()).cloned().unwrap_or_default());
+        let stream = match self.view.spec(*relation).filter(|_| unread.as_ref().is_none_or(|u| !u.is_empty())) {
+            None => stream,
+            Some(spec) => {
+                let backfill = Backfill::new(backfill::share(unread.as_ref(), &vnodes_of(self.index, self.workers)));
+                let target = Target { spec, projection: import.projection.clone(), schema: SchemaRef::clone(&import.schema) };
+                let place = (self.from, self.index, self.workers);
+                let about = (self.failure.clone(), Arc::clone(&import.stats));
+                let stream = backfill::backfill(self.scope, stream, target, &backfill, place, about);
+                import.backfill = Some(backfill);
+                stream
+            }
+        };
+        self.imports.push(import);
         stream
     }
 
@@ -257,7 +310,7 @@ impl<'scope> Graph<'_, 'scope> {
         let (mut handle, stream): (InputHandle<Epoch, NoopBuilder<Chunk>>, _) = self.scope.new_input_with_builder();
         handle.advance_to(self.from);
         let owner = vnode_owner(millpond_common::hash::vnode(constant_hash()), self.workers);
-        if self.fresh && owner == self.index && !delta.is_empty() {
+        if self.unread.is_none() && owner == self.index && !delta.is_empty() {
             handle.send_batch(&mut Chunk(delta));
         }
         handle.close();

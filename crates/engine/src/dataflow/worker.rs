@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use millpond_common::{Epoch, Error, JobId, RelationId, Result};
-use millpond_state::{FrozenTable, Store};
+use millpond_state::{FrozenTable, Store, Unread};
 use parking_lot::Mutex;
 use timely::WorkerConfig;
 use timely::communication::Config as Communication;
 use timely::worker::Worker;
 
 use super::job::{Build, LocalJob};
+use super::residency::{self, Residency};
 use crate::job::OperatorStats;
-use crate::messages::{Command, EpochCommand, Report};
+use crate::messages::{BackfillOrders, Command, EpochCommand, Report};
 
 /// All workers of this process.
 pub(crate) struct Workers {
@@ -72,6 +73,7 @@ pub(crate) fn spawn(
             jobs: BTreeMap::new(),
             open: VecDeque::new(),
             draining: None,
+            residency: Residency::default(),
         }
         .run(worker, &commands);
     })
@@ -95,6 +97,8 @@ struct Draining {
     /// Jobs that still have some.
     jobs: Vec<JobId>,
     tables: Vec<FrozenTable>,
+    /// What backfills had not read, and how much they had.
+    unread: Vec<(JobId, Vec<Unread>, u64)>,
     /// The longest time at a stretch that the dataflow stood still for it.
     stall: Duration,
     /// When it went on.
@@ -117,6 +121,7 @@ struct Loop {
     jobs: BTreeMap<JobId, LocalJob>,
     open: VecDeque<OpenEpoch>,
     draining: Option<Draining>,
+    residency: Residency,
 }
 
 impl Loop {
@@ -125,7 +130,7 @@ impl Loop {
             // A checkpoint's state is sealed before any later command is taken.
             while !self.seal_waits() {
                 // Dataflows of constants end by themselves; state that is being encoded must not wait for a command.
-                let command = if worker.has_dataflows() || self.draining.is_some() {
+                let command = if worker.has_dataflows() || self.is_busy() {
                     commands.try_recv().ok()
                 } else {
                     match commands.recv() {
@@ -145,11 +150,19 @@ impl Loop {
                 }
                 self.finish_epochs();
             }
-            let park = if self.draining.is_some() { Duration::ZERO } else { Duration::from_millis(500) };
+            let park = if self.is_busy() { Duration::ZERO } else { Duration::from_millis(500) };
             worker.step_or_park(Some(park));
             self.finish_epochs();
             self.drain_slice();
+            if self.draining.is_none() && self.residency.slice(&mut self.jobs) {
+                (self.report)(Report::Evicted { state_bytes: residency::total(&self.jobs) });
+            }
         }
+    }
+
+    /// Whether there is something to do without any input.
+    fn is_busy(&self) -> bool {
+        self.draining.is_some() || self.residency.is_busy(&self.jobs)
     }
 
     fn seal_waits(&self) -> bool {
@@ -158,10 +171,14 @@ impl Loop {
 
     fn command(&mut self, worker: &mut Worker, command: Command) {
         match command {
-            Command::CreateJob { spec, from, restored, backfill } => {
+            Command::CreateJob { spec, from, unread } => {
                 let register = Arc::clone(&self.register);
                 let mut build = Build { worker, store: &self.store, register: &move |s| register(s) };
-                let job = LocalJob::build(&mut build, Arc::clone(&spec), from, restored, backfill.as_ref());
+                let restored = unread.is_some();
+                let job = LocalJob::build(&mut build, Arc::clone(&spec), from, unread.as_deref().map(Vec::as_slice));
+                if restored {
+                    self.residency.add(spec.id, job.table_bytes().count());
+                }
                 self.jobs.insert(spec.id, job);
             }
             Command::DropJob(id) => {
@@ -170,13 +187,27 @@ impl Loop {
                     job.drop_from(worker);
                 }
             }
+            Command::Level(id) => {
+                if let Some(job) = self.jobs.get(&id) {
+                    job.set_level();
+                }
+            }
             Command::Epoch(command) => self.begin(command),
+            Command::Warm { max } => self.residency.warm_up_to(max),
+            Command::Evict { keep } => self.residency.evict(&self.jobs, keep),
             Command::Stop => {}
         }
     }
 
     /// Feeds the epoch's input; inputs that are other active jobs' views stay open until those are done.
     fn begin(&mut self, mut command: EpochCommand) {
+        if let Some(BackfillOrders { view, rows_max }) = command.backfill.take() {
+            for (id, rows_max) in rows_max {
+                if let Some(job) = self.jobs.get(&id) {
+                    job.order(command.epoch, &view, rows_max);
+                }
+            }
+        }
         for input in std::mem::take(&mut command.inputs) {
             if let Some(job) = self.jobs.get_mut(&input.job) {
                 job.push(input.relation, command.epoch, &input.delta, input.columns.as_deref().map(Vec::as_slice));
@@ -188,7 +219,7 @@ impl Loop {
             let mut relations = job.imports.iter().map(|i| i.relation).collect::<Vec<_>>();
             relations.dedup();
             for relation in relations.into_iter().filter(|r| !produced.contains(r)) {
-                job.finish_input(relation, command.epoch, command.backfill_rows);
+                job.finish_input(relation, command.epoch);
             }
         }
         self.open.push_back(OpenEpoch { command, done: 0 });
@@ -203,14 +234,13 @@ impl Loop {
         while let Some(open) = self.open.front_mut() {
             let epoch = open.command.epoch;
             let active = Arc::clone(&open.command.active);
-            let backfill_rows = open.command.backfill_rows;
             let mut done = open.done;
             while let Some(id) = active.get(done) {
                 let complete = self.jobs.get(id).is_none_or(|j| j.export.is_complete(epoch) || j.from > epoch);
                 if !complete {
                     break;
                 }
-                self.publish(*id, epoch, &active, backfill_rows);
+                self.publish(*id, epoch, &active);
                 done += 1;
             }
             let Some(open) = self.open.front_mut() else { return };
@@ -228,7 +258,7 @@ impl Loop {
         }
     }
 
-    fn publish(&mut self, id: JobId, epoch: Epoch, active: &[JobId], backfill_rows: usize) {
+    fn publish(&mut self, id: JobId, epoch: Epoch, active: &[JobId]) {
         let Some(job) = self.jobs.get(&id) else { return };
         let relation = job.spec.output.id;
         let deltas = job.export.take(epoch);
@@ -239,7 +269,7 @@ impl Loop {
                 for delta in &deltas {
                     reader.push(relation, epoch, delta, None);
                 }
-                reader.finish_input(relation, epoch, backfill_rows);
+                reader.finish_input(relation, epoch);
             }
         }
         if !deltas.is_empty() {
@@ -251,6 +281,7 @@ impl Loop {
         let (mut failed, mut backfill) = (Vec::new(), Vec::new());
         for id in active {
             let Some(job) = self.jobs.get_mut(id) else { continue };
+            job.measure();
             if let Some(error) = job.failure.get()
                 && !job.failure_told
             {
@@ -263,7 +294,7 @@ impl Loop {
                 backfill.push((*id, rows, done));
             }
         }
-        (self.report)(Report::EpochDone { epoch, failed, backfill });
+        (self.report)(Report::EpochDone { epoch, failed, backfill, state_bytes: residency::total(&self.jobs) });
     }
 
     /// The state of all jobs as of this epoch's end is what the checkpoint gets.
@@ -273,9 +304,11 @@ impl Loop {
             self.drain_slice();
         }
         let started = Instant::now();
+        self.residency.stop_evicting();
         self.jobs.values().for_each(LocalJob::seal);
         let jobs = self.jobs.keys().copied().collect();
-        self.draining = Some(Draining { epoch, jobs, tables: vec![], stall: started.elapsed(), resumed: Instant::now() });
+        let unread = self.jobs.iter().map(|(id, job)| (*id, job.unread(), job.backfill_progress(epoch).0)).collect();
+        self.draining = Some(Draining { epoch, jobs, tables: vec![], unread, stall: started.elapsed(), resumed: Instant::now() });
     }
 
     /// Encodes sealed changes for a while, and reports when that was the last of them.
@@ -295,9 +328,9 @@ impl Loop {
         draining.resumed = Instant::now();
         draining.stall = draining.stall.max(started.elapsed());
         if draining.jobs.is_empty()
-            && let Some(Draining { epoch, tables, stall, .. }) = self.draining.take()
+            && let Some(Draining { epoch, tables, unread, stall, .. }) = self.draining.take()
         {
-            (self.report)(Report::Frozen { epoch, tables, stall });
+            (self.report)(Report::Frozen { epoch, tables, unread, stall });
         }
     }
 

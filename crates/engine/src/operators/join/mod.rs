@@ -123,6 +123,19 @@ impl Join {
         Ok(Join { shape, sides: [left, right], null_equals_null })
     }
 
+    /// Has the rows of both sides in memory that an epoch is about to touch.
+    fn fetch(&self, side: usize, deltas: &[Delta]) -> Result<()> {
+        let mut rows = self.sides.each_ref().map(|s| s.rows.borrow_mut());
+        if rows.iter().all(|r| !r.is_partial()) {
+            return Ok(());
+        }
+        for delta in deltas {
+            let keys = self.sides[side].keys.encode(&delta.batch)?;
+            rows.iter_mut().try_for_each(|r| r.fetch(keys.iter()))?;
+        }
+        Ok(())
+    }
+
     /// One side's changes meet the other side's rows.
     fn phase(&self, side: usize, deltas: &[Delta], out: &mut Vec<Delta>) -> Result<()> {
         let (own, other) = (&self.sides[side], &self.sides[1 - side]);
@@ -201,6 +214,7 @@ impl Operator for Join {
         let (left, right) = (inputs.next().unwrap_or_default(), inputs.next().unwrap_or_default());
         for (side, deltas) in [(RIGHT, right), (LEFT, left)] {
             let deltas = coalesce(&self.sides[side].schema, deltas)?;
+            self.fetch(side, &deltas)?;
             // Match counts are needed only where rows come out alone.
             if self.shape.filter.is_some() && self.shape.kind != JoinKind::Inner {
                 self.residual_phase(side, &deltas, out)?;
