@@ -37,8 +37,7 @@ impl Clock {
         }
         let barrier = late.or_else(|| checkpoint.then(|| self.barrier()));
         if checkpoint {
-            self.dirty = false;
-            self.checkpoint_soon = false;
+            (self.dirty, self.checkpoint_soon, self.source_rows) = (false, false, 0);
             self.last_checkpoint = self.last_barrier;
             let epoch = self.epoch;
             self.checkpoint_waiters.extend(self.checkpoint_wanted.drain(..).map(|reply| (epoch, reply)));
@@ -129,6 +128,7 @@ impl Clock {
                             rejected.push((reader.source, read.rejected));
                         }
                         let (source, columns, jobs) = (reader.source, Arc::clone(&reader.columns), reader.jobs.clone());
+                        self.source_rows += (delta.len() * jobs.len()) as u64;
                         self.feed(source, Some(columns), delta, &jobs, inputs);
                     }
                     Read::CaughtUp => reader.level = reader.leads(),
