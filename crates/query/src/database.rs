@@ -176,6 +176,7 @@ impl Database {
             return Err(Error::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
                 .with_hint(format!("The database is called \"{DATABASE_NAME}\".")));
         }
+        self.transactions.gate.check()?;
         Session::new(Arc::clone(self), startup, notices, cancel)
     }
 
@@ -221,6 +222,7 @@ impl Database {
     /// Stores a changed catalog with other records in one synced write, then shows it to all. The caller holds `ddl`.
     pub(crate) async fn replace_catalog(&self, catalog: Catalog, mut puts: Vec<Record>, deletes: Vec<Vec<u8>>) -> Result<Arc<Catalog>> {
         puts.push(records::catalog_record(&catalog)?);
+        let _entered = self.transactions.gate.enter().await?;
         let store = Arc::clone(&self.store);
         let written = tokio::task::spawn_blocking(move || store.catalog_write(&puts, &deletes)).await;
         written.map_err(|e| Error::internal(format!("writing the catalog ended early: {e}")))??;
@@ -244,6 +246,7 @@ impl Database {
         let mut changed = self.system_settings.read().clone();
         changed.set(setting.name, value)?;
         let configured = changed.clone();
+        let _entered = self.transactions.gate.enter().await?;
         self.engine.blocking(move |store| configure_storage(store, &configured)).await?;
         let store = Arc::clone(&self.store);
         let (puts, deletes) = match value {
@@ -316,10 +319,11 @@ pub(crate) fn source_spec(relation: &Relation) -> Result<Option<SourceSpec>> {
 }
 
 impl Database {
-    /// Removes relations, which nothing that stays may read: first from the catalog, then their rows and state.
-    /// A crash in between leaves rows that the next start deletes. The caller holds `ddl`.
-    pub(crate) async fn drop_relations(&self, mut catalog: Catalog, ids: &[RelationId]) -> Result<()> {
+    /// Removes relations, which nothing that stays may read, and the schemas that they lay in: first from the catalog, then
+    /// their rows and state. A crash in between leaves rows that the next start deletes. The caller holds `ddl`.
+    pub(crate) async fn drop_relations(&self, mut catalog: Catalog, ids: &[RelationId], schemas: &[&str]) -> Result<()> {
         let dropped = ids.iter().filter_map(|id| catalog.remove(*id)).collect::<Vec<_>>();
+        schemas.iter().try_for_each(|schema| catalog.drop_schema(schema))?;
         let jobs = dropped.iter().filter_map(Relation::job).collect::<Vec<_>>();
         let deletes = jobs.iter().map(|j| records::job_key(*j)).collect();
         self.replace_catalog(catalog, vec![], deletes).await?;
@@ -341,7 +345,7 @@ impl Database {
         match self.engine.create_job(spec).await {
             Ok(handle) => Ok(handle),
             Err(error) => {
-                self.drop_relations(Catalog::clone(&catalog), &[relation]).await?;
+                self.drop_relations(Catalog::clone(&catalog), &[relation], &[]).await?;
                 Err(error)
             }
         }

@@ -306,23 +306,7 @@ impl Session {
         }
         let dropped = scope.catalog.drop_set(&inside, true)?;
         self.tell_cascade(&dropped, &scope.catalog);
-        let mut catalog = Catalog::clone(&scope.catalog);
-        let mut without = catalog.clone();
-        for id in &dropped {
-            without.remove(*id);
-        }
-        for name in names {
-            without.drop_schema(name)?;
-        }
-        if !dropped.is_empty() {
-            self.database.drop_relations(catalog, &dropped).await?;
-            catalog = Catalog::clone(&self.database.catalog().0);
-        }
-        for name in drop.names.iter().filter(|n| scope.catalog.schema(&n.name).is_some()) {
-            catalog.drop_schema(&name.name)?;
-        }
-        self.database.replace_catalog(catalog, vec![], vec![]).await?;
-        Ok(())
+        self.database.drop_relations(Catalog::clone(&scope.catalog), &dropped, &names).await
     }
 
     async fn drop_all(&mut self, ids: &[RelationId], cascade: bool, scope: &Scope) -> Result<()> {
@@ -332,7 +316,7 @@ impl Session {
         let all = scope.catalog.drop_set(ids, cascade)?;
         let others = all.iter().copied().filter(|id| !ids.contains(id)).collect::<Vec<_>>();
         self.tell_cascade(&others, &scope.catalog);
-        self.database.drop_relations(Catalog::clone(&scope.catalog), &all).await
+        self.database.drop_relations(Catalog::clone(&scope.catalog), &all, &[]).await
     }
 
     /// Names what goes along with what was named.
@@ -465,7 +449,7 @@ async fn forget(database: &Database, relation: RelationId) {
         return;
     }
     let removed = match catalog.drop_set(&[relation], true) {
-        Ok(all) => database.drop_relations(Catalog::clone(&catalog), &all).await,
+        Ok(all) => database.drop_relations(Catalog::clone(&catalog), &all, &[]).await,
         Err(error) => Err(error),
     };
     if let Err(error) = removed {

@@ -11,7 +11,7 @@
 //!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it;
 //!   `exists`: EXISTS as a value
 //! - `lookup`: prepared reads of a row by its key, which need no DataFusion
-//! - `saved`: savepoints of the whole database, made and read
+//! - `saved`: savepoints of the whole database, made and read; `gate`: nothing is written while one takes the database's place
 //! - `access`: what catalog functions know of their session; `error`: errors that several of these share
 
 mod access;
@@ -24,6 +24,7 @@ mod ddl;
 mod dml;
 mod error;
 mod exists;
+mod gate;
 mod jobs;
 mod keys;
 mod leaf;

@@ -226,6 +226,7 @@ impl Session {
     /// Runs a statement. With `in_implicit_block` others share its transaction, up to [`Session::finish_implicit`].
     pub async fn execute(&mut self, statement: &Arc<Statement>, parameters: Vec<ArrayRef>, in_implicit_block: bool) -> Result<Response> {
         let Some(parsed) = &statement.parsed else { return Ok(Response::Empty) };
+        self.database.transactions.gate.check()?;
         self.tell_activity("active", Some(&parsed.text));
         self.apply_changes()?;
         self.database.refresh_settings(&mut self.settings, &mut self.settings_seen)?;

@@ -15,11 +15,14 @@ use millpond_state::{ReadView, Store};
 
 pub use self::keys::KeyCodec;
 use self::overlay::{Standing, TableChanges};
+use crate::gate::Gate;
 use crate::locks::{HeldLocks, LockTable, Mode, Patience};
 
 /// What all transactions share: the locks, and a count of those that have committed.
 #[derive(Default)]
 pub struct TransactionManager {
+    /// What all writes pass.
+    pub(crate) gate: Gate,
     locks: LockTable,
     next: AtomicU64,
     commits: AtomicU64,
@@ -250,7 +253,10 @@ impl Transaction {
         let locks = std::mem::replace(&mut self.held, none);
         let mut ending = Ending { manager: Arc::clone(&self.manager), locks };
         tokio::spawn(async move {
-            let number = engine.commit_transaction(changes).await;
+            let number = match ending.manager.gate.enter().await {
+                Ok(_entered) => engine.commit_transaction(changes).await,
+                Err(closed) => Err(closed),
+            };
             ending.manager.commits.fetch_add(1, Ordering::SeqCst);
             ending.release();
             number.map(Some)
