@@ -34,6 +34,9 @@ pub const DATABASE_NAME: &str = "dev";
 /// How much queries that sort or group may put into temporary files.
 const SPILL_BYTES_MAX: u64 = 16 << 30;
 
+/// How long the upload of the final checkpoint may hold up the end of the server.
+const LAST_UPLOAD_MAX: Duration = Duration::from_secs(30);
+
 /// How to open a database.
 #[derive(Clone, Debug)]
 pub struct DatabaseOptions {
@@ -205,12 +208,16 @@ impl Database {
         self.store.catalog_write(&[records::initialised_record()], &[])
     }
 
-    /// Final checkpoint, then the end of the engine.
+    /// Final checkpoint, which goes to the checkpoint storage, and the end of the engine.
     pub async fn shutdown(&self) -> Result<()> {
+        let ended = self.engine.shutdown().await;
         let uploader = self.uploader.lock().take();
+        // A database that a savepoint takes the place of has nothing more to send.
+        let sends = ended.is_ok() && self.transactions.gate.check().is_ok();
         // It waits for its thread.
-        let _ = tokio::task::spawn_blocking(move || drop(uploader)).await;
-        self.engine.shutdown().await
+        let finish = move || uploader.filter(|_| sends).map(|uploader| uploader.finish(LAST_UPLOAD_MAX));
+        let _ = tokio::task::spawn_blocking(finish).await;
+        ended
     }
 
     /// The catalog as it is, and its version.

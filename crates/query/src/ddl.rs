@@ -14,7 +14,9 @@ use millpond_state::failpoint::failpoint;
 use tokio::sync::MutexGuard;
 
 use crate::database::{Database, source_spec};
+use crate::dropping::{Claimed, dropped_tables};
 use crate::error::not_in_block;
+use crate::locks::Patience;
 use crate::progress;
 use crate::records::StoredJob;
 use crate::response::{Notice, Response, client_schema, conform};
@@ -50,8 +52,16 @@ impl Session {
         }
         let database = Arc::clone(&self.database);
         let limits = scope.limits.clone();
-        let lock = limits.run(async { Ok(database.ddl.lock().await) }).await?;
-        scope.refresh();
+        // What a DROP takes away nobody else may be writing to.
+        let patience = Patience { lock_timeout: self.settings.duration("lock_timeout"), limits: &limits };
+        let (_claimed, lock) = loop {
+            let claimed = Claimed::lock(&database, dropped_tables(kind, &scope), patience).await?;
+            let lock = limits.run(async { Ok(database.ddl.lock().await) }).await?;
+            scope.refresh();
+            if claimed.has(&dropped_tables(kind, &scope)) {
+                break (claimed, lock);
+            }
+        };
         match kind {
             StatementKind::CreateTable(create) => return self.create_table(create, scope, lock).await,
             StatementKind::CreateSource(create) => self.create_source(create, &scope).await?,

@@ -33,7 +33,8 @@ impl Gate {
         if !self.closed.load(Ordering::Acquire) {
             return Ok(());
         }
-        Err(Error::new(SqlState::CANNOT_CONNECT_NOW, "the database is being restored from a savepoint").with_hint("Connect again in a moment."))
+        Err(Error::new(SqlState::CANNOT_CONNECT_NOW, "the database is being restored from a savepoint")
+            .with_hint("Connect again in a moment."))
     }
 
     /// Waits for the writes on their way, and holds others up.

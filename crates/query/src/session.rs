@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::ArrayRef;
 use arrow_schema::SchemaRef;
@@ -315,6 +315,11 @@ impl Session {
             Some(block) if block.explicit => TransactionStatus::InTransaction,
             _ => TransactionStatus::Idle,
         }
+    }
+
+    /// How long it may idle as it stands now.
+    pub fn patience(&self) -> Option<Duration> {
+        self.settings.duration("idle_in_transaction_session_timeout").filter(|_| self.in_block())
     }
 
     /// An error happened, in a statement, in its rows or in the protocol.

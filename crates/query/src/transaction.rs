@@ -157,7 +157,21 @@ impl Transaction {
 
     /// Locks a table until the end of the transaction; returns whether it had to wait.
     pub async fn lock_table(&mut self, table: RelationId, mode: Mode, patience: Patience<'_>) -> Result<bool> {
+        let waited = self.wait_for_table(table, mode, patience).await?;
+        self.still_there(table, waited)
+    }
+
+    /// The same, whether the table is still there or not.
+    pub async fn wait_for_table(&mut self, table: RelationId, mode: Mode, patience: Patience<'_>) -> Result<bool> {
         self.manager.locks.lock_table(&mut self.held, table, mode, patience).await
+    }
+
+    /// Whoever has waited may have waited for a DROP.
+    fn still_there(&self, table: RelationId, waited: bool) -> Result<bool> {
+        if waited && self.store.newest_view().spec(table).is_none() {
+            return Err(Error::new(SqlState::UNDEFINED_TABLE, "the table was dropped meanwhile"));
+        }
+        Ok(waited)
     }
 
     /// Locks rows by their encoded keys until the end of the transaction; returns whether it had to wait. Always in
@@ -166,7 +180,8 @@ impl Transaction {
         let mut rows = keys.iter().map(|key| hash::hash_bytes(key.as_ref())).collect::<Vec<_>>();
         rows.sort_unstable();
         rows.dedup();
-        self.manager.locks.lock_rows(&mut self.held, table, &rows, patience).await
+        let waited = self.manager.locks.lock_rows(&mut self.held, table, &rows, patience).await?;
+        self.still_there(table, waited)
     }
 
     /// The rows with these keys, each of which is given once, as the transaction has left them on top of `base`.
