@@ -93,7 +93,7 @@ impl Backend {
         // Not its parents: they may be the place of a disk that is not mounted.
         match std::fs::create_dir(&root) {
             Ok(()) => root.parent().map_or(Ok(()), crate::directory::sync)?,
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(_) if root.is_dir() => {}
             Err(e) => {
                 return Err(Error::new(SqlState::IO_ERROR, format!("checkpoint storage: cannot make \"{}\": {e}", root.display()))
                     .with_hint("The directory above it must exist, and the server's user must be allowed to write there."));
