@@ -149,7 +149,11 @@ impl Database {
         };
 
         // Queries may use a quarter of the budget; engine and storage have the rest.
-        let pool = FairSpillPool::new(usize::try_from(options.memory / 4).unwrap_or(usize::MAX));
+        let query_bytes = usize::try_from(options.memory / 4).unwrap_or(usize::MAX);
+        // What each sort sets aside for merging must be little of that.
+        context.state_ref().write().config_mut().options_mut().execution.sort_spill_reservation_bytes =
+            (query_bytes / 64).clamp(64 << 10, 10 << 20);
+        let pool = FairSpillPool::new(query_bytes);
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_max_temp_directory_size(SPILL_BYTES_MAX);
         let runtime = runtime.build_arc().map_err(from_datafusion)?;
         Ok(Arc::new(Database {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime};
 use arrow::array::ArrayRef;
 use arrow_schema::SchemaRef;
 use chrono::{DateTime, Utc};
-use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionContext;
 use millpond_common::settings::{self, Scope as SettingScope, Settings};
@@ -503,11 +502,6 @@ fn session_state(database: &Database, context: &SessionContext) -> SessionState 
     let state = context.state();
     // Large relations come in several partitions already; spreading small ones over threads only costs.
     let config = state.config().clone().with_target_partitions(TARGET_PARTITIONS).with_round_robin_repartition(false);
-    // What each sort sets aside for merging: little of what all have.
-    let config = match database.runtime.memory_pool.memory_limit() {
-        MemoryLimit::Finite(bytes) => config.with_sort_spill_reservation_bytes((bytes / 64).clamp(64 << 10, 10 << 20)),
-        _ => config,
-    };
     SessionStateBuilder::new_from_existing(state)
         .with_config(config)
         .with_runtime_env(Arc::clone(&database.runtime))

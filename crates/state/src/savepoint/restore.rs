@@ -11,6 +11,7 @@
 //! | remove `RESTORE` | `db.old` | removes it |
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use millpond_common::{Error, Result, SqlState};
@@ -32,7 +33,11 @@ pub fn restore_at_next_open(dir: &Path, name: &str) -> Result<()> {
     failpoint("restore-unrecorded");
     if let Err(error) = directory::replace_file(dir, RESTORE, &FRAME.seal(name.as_bytes())) {
         // It may have got its name before the failure; what was refused must not happen later.
-        let withdrawn = files::remove(&dir.join(RESTORE)).and_then(|()| directory::sync(dir));
+        let removed = match file::remove_file(&dir.join(RESTORE)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        let withdrawn = removed.and_then(|()| directory::sync(dir));
         let error = Error::from(error);
         return Err(match withdrawn {
             Ok(()) => error,
