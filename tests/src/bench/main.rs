@@ -116,7 +116,7 @@ struct Arguments {
 }
 
 fn main() {
-    allocator::configure();
+    allocator::configure(MEMORY_BYTES);
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(measure());
 }
 
