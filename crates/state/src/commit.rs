@@ -12,6 +12,7 @@ use std::time::Instant;
 use millpond_common::{Epoch, Error, Result, SqlState};
 use rocksdb::WriteBatch;
 
+use crate::columns::StoredVersion;
 use crate::encode::Encoded;
 use crate::failpoint::failpoint;
 use crate::format::{self, CheckpointRecord};
@@ -158,9 +159,15 @@ impl Store {
         let mut state = self.state.lock();
         let epoch = base.epoch;
         let mut forgotten = Vec::new();
+        let mut outdated = Vec::new();
         for relation in Arc::make_mut(&mut state.relations).values_mut() {
-            forgotten.extend(relation.forget(epoch));
-            relation.stored_is_void &= !dropped.contains(&relation.meta.spec.id.0);
+            let runs = relation.forget(epoch);
+            let emptied = dropped.contains(&relation.meta.spec.id.0);
+            if emptied || !runs.is_empty() {
+                outdated.push(std::mem::replace(&mut relation.stored, StoredVersion::next()));
+            }
+            relation.stored_is_void &= !emptied;
+            forgotten.extend(runs);
         }
         let old = std::mem::replace(&mut state.base, base);
         state.drops.retain(|id| !dropped.contains(id));
@@ -168,6 +175,7 @@ impl Store {
         let view = state.view.take();
         drop(state);
         drop((forgotten, old, view)); // this may take a while
+        self.columns.forget(&outdated);
     }
 }
 

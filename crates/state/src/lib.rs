@@ -14,6 +14,7 @@
 //! - `rewind`: back to the last checkpoint, for a job that is restarted
 //! - `encode`, `run`, `tiers`: runs encoded and sorted; sorted runs; merged so that reads stay cheap
 //! - [`read_view`], `scan`: one epoch for all relations: point reads and scans of base and changes
+//! - `columns`: columns of stored rows that queries have read, kept in memory
 //! - `part`: reading a relation in parts, from one view after another
 //! - [`savepoint`]: copies of the whole database by hard links, kept until released: [`Store::savepoint_create`], `_list`,
 //!   `_release`, `_open` (for reading), `_restore`; [`Store::checkpoint_full`] writes every byte;
@@ -24,6 +25,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod columns;
 mod commit;
 mod directory;
 mod encode;
@@ -55,7 +57,7 @@ mod tiers;
 pub use lookup::TableLookup;
 pub use options::{Compression, StoreOptions, Tuning};
 pub use part::{KeySplitter, Unread};
-pub use read_view::{ReadView, Scan, ScanStream};
+pub use read_view::{ReadView, RowStream, Scan};
 pub use savepoint::{Savepoint, SavepointKind, SavepointReader, fork, restore_at_next_open};
 pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreStats};
 pub use tables::{Entries, Evicted, KeyedState, MultiState, SortedState, StateTable, StateValue, StoredTable, TableStats, Take, Walk};

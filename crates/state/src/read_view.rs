@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::RecordBatch;
 use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, SqlState, VNODE_COUNT};
 
+pub use crate::columns::RowStream;
+use crate::columns::{ColumnCache, Rows};
 use crate::encode::Change;
 use crate::format;
 use crate::relation::{LazyRun, Pending, Relation, RelationMeta, Relations, Run, runs_between};
 use crate::rocks::Base;
 use crate::run::SortedRun;
-pub use crate::scan::ScanStream;
-use crate::scan::{RowBuffer, Wanted};
+use crate::scan::{RowBuffer, ScanStream, Wanted};
 
 /// More of a transaction's own changes than this are merged before they are read.
 const SINGLE_LAYERS_MAX: usize = 4;
@@ -49,6 +50,7 @@ struct Inner {
     /// The reader's own changes, in order.
     changes: Vec<(RelationId, Arc<LazyRun>)>,
     cut: Arc<AtomicU64>,
+    columns: Arc<ColumnCache>,
 }
 
 impl ReadView {
@@ -58,6 +60,7 @@ impl ReadView {
         relations: &Arc<Relations>,
         (pending, visible_log): (Arc<Vec<Arc<Pending>>>, u64),
         cut: &Arc<AtomicU64>,
+        columns: &Arc<ColumnCache>,
     ) -> Self {
         ReadView(Arc::new(Inner {
             base: Arc::clone(base),
@@ -67,6 +70,7 @@ impl ReadView {
             visible_log,
             changes: vec![],
             cut: Arc::clone(cut),
+            columns: Arc::clone(columns),
         }))
     }
 
@@ -114,11 +118,17 @@ impl ReadView {
     }
 
     /// Reads rows by ascending virtual node and key. A row of weight n appears n times.
-    pub fn scan(&self, relation: RelationId, scan: Scan) -> Result<ScanStream> {
-        self.scan_from(relation, scan, &[])
+    pub fn scan(&self, relation: RelationId, scan: Scan) -> Result<RowStream> {
+        let known = self.relation(relation)?;
+        let layers = self.layers(relation, known)?;
+        let as_stored = layers.is_empty() && !known.stored_is_void;
+        let rows = Rows { version: known.stored, vnodes: scan.vnodes.clone() };
+        let columns = scan.projection.clone().unwrap_or_else(|| (0..known.meta.places.len()).collect());
+        let stream = ScanStream::new(&self.0.base, known, layers, scan, &[])?;
+        Ok(if as_stored { RowStream::stored(&self.0.columns, rows, columns, stream) } else { RowStream::read(stream) })
     }
 
-    /// The same from a stored key (virtual node first) on.
+    /// The same from a stored key (virtual node first) on, and nothing of it is kept.
     pub(crate) fn scan_from(&self, relation: RelationId, scan: Scan, from: &[u8]) -> Result<ScanStream> {
         let known = self.relation(relation)?;
         let layers = self.layers(relation, known)?;

@@ -8,6 +8,7 @@ use arrow_row::Rows;
 use millpond_common::{Delta, Epoch, RelationId, RelationSpec, Result, RowCodec, hash};
 use parking_lot::Mutex;
 
+use crate::columns::StoredVersion;
 use crate::encode::Encoded;
 use crate::run::SortedRun;
 use crate::tiers::Tiers;
@@ -135,12 +136,21 @@ pub(crate) struct Relation {
     pub(crate) pending_tiers: Arc<Mutex<Tiers>>,
     /// The checkpoint's rows are an earlier life's, and will be deleted by the next commit: they do not count.
     pub(crate) stored_is_void: bool,
+    /// Of the checkpoint's rows.
+    pub(crate) stored: StoredVersion,
 }
 
 impl Relation {
     pub(crate) fn new(meta: RelationMeta, base: Epoch, stored_is_void: bool) -> Self {
         let tiers = |base| Arc::new(Mutex::new(Tiers::new(base)));
-        Relation { meta: Arc::new(meta), runs: Arc::default(), tiers: tiers(base), pending_tiers: tiers(0), stored_is_void }
+        Relation {
+            meta: Arc::new(meta),
+            runs: Arc::default(),
+            tiers: tiers(base),
+            pending_tiers: tiers(0),
+            stored_is_void,
+            stored: StoredVersion::next(),
+        }
     }
 
     pub(crate) fn publish(&mut self, run: Run) {

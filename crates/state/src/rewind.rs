@@ -6,6 +6,7 @@ use millpond_common::{Delta, Epoch, RelationId, Result, StateTableId};
 use parking_lot::Mutex;
 
 use crate::Store;
+use crate::columns::StoredVersion;
 use crate::relation::runs_between;
 use crate::tiers::Tiers;
 
@@ -49,6 +50,7 @@ impl Store {
         }
         if let Some(relation) = Arc::make_mut(&mut state.relations).get_mut(&relation) {
             relation.stored_is_void = true;
+            relation.stored = StoredVersion::next();
         }
         state.view = None;
         Ok(())

@@ -10,6 +10,7 @@ use millpond_common::{Delta, Epoch, RelationId, RelationSpec, Result, StateTable
 use parking_lot::{Mutex, RwLock};
 use rocksdb::WriteBatch;
 
+use crate::columns::ColumnCache;
 use crate::commit::{self, Turn};
 use crate::failpoint::failpoint;
 use crate::log::{LogFamily, LogQueue};
@@ -58,6 +59,14 @@ pub struct FrozenTable {
     pub entries: crate::Entries,
 }
 
+/// The part of the server's memory that columns read by queries may have.
+const COLUMNS_PART: u64 = 16;
+
+/// What of the server's memory RocksDB's cache may have: a quarter, less the columns' part.
+fn rocks_memory(memory: u64) -> u64 {
+    memory / 4 - memory / COLUMNS_PART
+}
+
 /// What a commit did.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CommitStats {
@@ -98,6 +107,8 @@ pub struct Store {
     pub(crate) savepoints: Mutex<Savepoints>,
     /// The epoch of the checkpoint being written, or written last: readers do not merge runs across it.
     pub(crate) cut: Arc<AtomicU64>,
+    /// What queries have read of the last checkpoint's rows.
+    pub(crate) columns: Arc<ColumnCache>,
 }
 
 /// What changes as epochs pass. Locked for moments only.
@@ -142,7 +153,7 @@ impl Store {
         savepoint::clean(dir)?;
         directory::check_database(dir)?;
         let logs = directory::log_files(dir);
-        let rocks = Rocks::open(&directory::database(dir), &staging, options.memory / 4, &options.tuning, lock).map_err(|e| {
+        let rocks = Rocks::open(&directory::database(dir), &staging, rocks_memory(options.memory), &options.tuning, lock).map_err(|e| {
             let locked =
                 e.detail().is_some_and(|d| d.contains("lock hold by current process") || d.contains("Resource temporarily unavailable"));
             if locked { directory::in_use(dir, "a reader that has not ended yet") } else { directory::name_log_files(dir, &logs, e) }
@@ -184,6 +195,7 @@ impl Store {
             state: Mutex::new(state),
             savepoints: Mutex::default(),
             cut: Arc::new(AtomicU64::new(record.epoch)),
+            columns: ColumnCache::new(options.memory / COLUMNS_PART),
         };
         let recovered = Recovered { epoch: record.epoch, meta: record.meta, catalog: family.catalog, log_tail: family.entries, log_torn };
         Ok((Arc::new(store), recovered))
@@ -330,7 +342,7 @@ impl Store {
         if let Some(view) = &state.view {
             return view.clone();
         }
-        let view = ReadView::new(&state.base, state.visible, &state.relations, Default::default(), &self.cut);
+        let view = ReadView::new(&state.base, state.visible, &state.relations, Default::default(), &self.cut, &self.columns);
         state.view = Some(view.clone());
         view
     }
@@ -338,19 +350,26 @@ impl Store {
     /// The same with all transactions in the log: what DML and constraints must see.
     pub fn newest_view(&self) -> ReadView {
         let state = self.state.lock();
-        ReadView::new(&state.base, state.visible, &state.relations, (Arc::clone(&state.pending), state.visible_log), &self.cut)
+        ReadView::new(
+            &state.base,
+            state.visible,
+            &state.relations,
+            (Arc::clone(&state.pending), state.visible_log),
+            &self.cut,
+            &self.columns,
+        )
     }
 
     /// All relations as of the last completed checkpoint: nothing in it can be lost.
     pub fn durable_view(&self) -> ReadView {
         let state = self.state.lock();
-        ReadView::new(&state.base, state.base.epoch, &state.relations, Default::default(), &self.cut)
+        ReadView::new(&state.base, state.base.epoch, &state.relations, Default::default(), &self.cut, &self.columns)
     }
 
     /// Changes RocksDB's settings while it runs. If it refuses one, an error says so, and nothing later in the list of
     /// [`Tuning`]'s fields has been changed.
     pub fn tune(&self, tuning: &Tuning) -> Result<()> {
-        self.rocks()?.tune(self.memory / 4, tuning)
+        self.rocks()?.tune(rocks_memory(self.memory), tuning)
     }
 
     /// Its sizes.

@@ -1,6 +1,7 @@
 //! The store against a model: a map of rows per relation and epoch, kept by hand.
 
 mod basics;
+mod columns;
 mod crash;
 mod damage;
 mod golden;

@@ -2,7 +2,8 @@
 //!
 //! | share | for | when it is used up |
 //! |---|---|---|
-//! | 1/4 | RocksDB's cache | it forgets blocks |
+//! | 3/16 | RocksDB's cache | it forgets blocks |
+//! | 1/16 | columns that queries have read of stored rows | the one used longest ago leaves |
 //! | 1/4 | queries | they spill, or fail |
 //! | 1/4, or `state_memory` | operator state | a checkpoint, then eviction down to two thirds |
 //! | 1/8 | relations' changes that no checkpoint has | a checkpoint |

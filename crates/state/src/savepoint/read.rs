@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use millpond_common::{Error, RelationId, RelationSpec, Result, SqlState};
 
 use super::record::{self, Savepoint};
+use crate::columns::ColumnCache;
 use crate::log::LogFamily;
 use crate::relation::{Relation, RelationMeta};
 use crate::rocks::{Base, Rocks};
@@ -60,6 +61,7 @@ impl SavepointReader {
             let void = self.drops.contains(&spec.id.0);
             known.insert(spec.id, Relation::new(RelationMeta::new(spec)?, self.base.epoch, void));
         }
-        Ok(ReadView::new(&self.base, self.base.epoch, &Arc::new(known), Default::default(), &Arc::new(AtomicU64::new(self.base.epoch))))
+        let (cut, columns) = (Arc::new(AtomicU64::new(self.base.epoch)), ColumnCache::new(0));
+        Ok(ReadView::new(&self.base, self.base.epoch, &Arc::new(known), Default::default(), &cut, &columns))
     }
 }
