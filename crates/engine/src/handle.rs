@@ -19,6 +19,7 @@ use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, OperatorInfo, OperatorStats, SourceInfo, SourceSpec};
 use crate::log::{self, LogRequest};
 use crate::messages::Report;
+use crate::replace::Replacement;
 use crate::{checkpoint, dataflow, dead_letters};
 
 /// Checkpoints kept for `millpond.checkpoints`.
@@ -88,9 +89,9 @@ fn stopped() -> Error {
     Error::new(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
 }
 
-/// How many state tables a plan needs: a job's numbers are `first_state_table` and the following.
-pub fn state_table_count(plan: &StreamPlan) -> Result<u32> {
-    dataflow::state_table_count(plan)
+/// How many state tables a plan needs.
+pub fn state_tables_needed(plan: &StreamPlan) -> Result<u32> {
+    Ok(dataflow::state_table_counts(plan)?.iter().sum::<usize>() as u32)
 }
 
 impl Engine {
@@ -132,8 +133,7 @@ impl Engine {
         }
         for spec in &jobs {
             if !meta.job(spec.id).is_some_and(|j| j.level) {
-                let tables = spec.first_state_table..spec.first_state_table + state_table_count(&spec.plan)?;
-                store.state_remove(&tables.map(millpond_common::StateTableId).collect::<Vec<_>>())?;
+                store.state_remove(&spec.state_tables)?;
                 store.relation_remove(spec.output.id)?;
             }
         }
@@ -301,6 +301,17 @@ impl Engine {
     /// Empties a view and all that read from it, and fills them anew.
     pub async fn restart_job(&self, job: JobId) -> Result<JobHandle> {
         self.ask(|reply| Control::RestartJob(job, reply)).await
+    }
+
+    /// A new job that is to take another's place. Its progress tells when it is level; until [`Engine::switch_job`] or until it is
+    /// dropped, the other runs on.
+    pub async fn replace_job(&self, replacement: Replacement) -> Result<JobHandle> {
+        self.ask(|reply| Control::ReplaceJob(Box::new(replacement), reply)).await
+    }
+
+    /// A job that is level, and that a checkpoint holds, takes the place of the one that it replaces.
+    pub async fn switch_job(&self, job: JobId) -> Result<()> {
+        self.ask(|reply| Control::SwitchJob(job, reply)).await
     }
 
     /// Final checkpoint, then the end of all threads.

@@ -5,9 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId};
+use millpond_plan::Kept;
 use millpond_state::{FrozenTable, ReadView};
 
 use crate::job::JobSpec;
+
+/// In a job's plan a scan of `relation` reads what a node of another job gives.
+#[derive(Clone, Debug)]
+pub(crate) struct Tap {
+    pub relation: RelationId,
+    pub job: JobId,
+    pub node: usize,
+}
 
 /// From the clock to every worker, in the same order to each.
 pub(crate) enum Command {
@@ -15,11 +24,16 @@ pub(crate) enum Command {
     CreateJob {
         spec: Arc<JobSpec>,
         from: Epoch,
-        /// Its state is in the store as of the epoch before `from`.
-        restored: bool,
-        /// Relations whose rows of this view are fed first, a bounded number in each epoch.
+        /// Relations whose rows of this view are fed first, a bounded number in each epoch; `None`: its state is in the store as
+        /// of the epoch before `from`.
         backfill: Option<ReadView>,
+        /// Relations that stand for operators of other jobs.
+        taps: Vec<Tap>,
     },
+    /// The last checkpoint before this view has what the operators that a job taps have given before it began.
+    FeedTaps { job: JobId, view: ReadView },
+    /// A job becomes the whole of what it replaces another with: operators and their state move from both.
+    SwitchJob { job: JobId, old: JobId, spec: Arc<JobSpec>, kept: Arc<Kept>, from: Epoch },
     /// Forget a job.
     DropJob(JobId),
     /// An epoch begins.

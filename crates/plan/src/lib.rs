@@ -11,12 +11,14 @@
 mod display;
 mod expr;
 mod fingerprint;
+mod replace;
 
 use arrow_schema::SchemaRef;
 use millpond_common::RelationId;
 use serde::{Deserialize, Serialize};
 
 pub use expr::{PlanExpr, with_functions};
+pub use replace::{Kept, Rest};
 
 /// The plan of one materialized view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -110,6 +112,13 @@ pub enum Operator {
         /// Whether the output has one more column at the end, the row's number from 1 (Int64 or UInt64 as the schema says).
         row_number: bool,
     },
+}
+
+impl Operator {
+    /// Whether it remembers something of its input.
+    pub fn is_stateful(&self) -> bool {
+        matches!(self, Operator::Join { .. } | Operator::Aggregate { .. } | Operator::Distinct | Operator::TopN { .. })
+    }
 }
 
 /// Which rows a join gives.

@@ -29,14 +29,26 @@ impl Session {
         statement: &Statement,
         query: &ast::Query,
         parameters: &[ArrayRef],
-        scope: Scope,
+        mut scope: Scope,
     ) -> Result<Response> {
-        let bound = bind_query(statement, query, &statement.parameters, &scope)?;
+        loop {
+            let version = scope.version;
+            let result = self.query_once(statement, query, parameters, &scope).await;
+            scope.refresh();
+            // A view that has just been replaced is read under its name the next time.
+            if result.is_ok() || scope.version == version {
+                return result;
+            }
+        }
+    }
+
+    async fn query_once(&mut self, statement: &Statement, query: &ast::Query, parameters: &[ArrayRef], scope: &Scope) -> Result<Response> {
+        let bound = bind_query(statement, query, &statement.parameters, scope)?;
         let schema = client_schema(&bound.columns);
         statement.check_columns(&schema)?;
-        let (runner, plan, view) = self.prepare_query(bound, parameters, &scope).await?;
+        let (runner, plan, view) = self.prepare_query(bound, parameters, scope).await?;
         let rows = runner.stream(plan, &view).await?;
-        Ok(Response::Rows { rows: row_stream(rows, Arc::clone(&schema), scope.limits), schema, tag: statement.tag.into() })
+        Ok(Response::Rows { rows: row_stream(rows, Arc::clone(&schema), scope.limits.clone()), schema, tag: statement.tag.into() })
     }
 
     /// A bound query with all that is needed to run it.

@@ -301,6 +301,21 @@ impl Catalog {
         self.relations.get_mut(&id)
     }
 
+    /// Exchanges a relation's definition for another one under a new number. Its name, its OID and its comments stay, and what
+    /// depends on it depends on the new one.
+    pub fn replace(&mut self, old: RelationId, id: RelationId, new: NewRelation) -> Result<()> {
+        let Some(gone) = self.relations.remove(&old) else { return Err(Error::internal("replacing a relation that is not there")) };
+        let column = |at: usize| new.columns.index_of(gone.columns.fields().get(at)?.name()).ok();
+        let comments = gone.column_comments.iter().filter_map(|(at, comment)| Some((column(*at)?, comment.clone())));
+        let column_comments = comments.collect();
+        let NewRelation { kind, columns, depends_on, .. } = new;
+        for depends_on in self.relations.values_mut().map(|r| &mut r.depends_on) {
+            depends_on.iter_mut().filter(|d| **d == old).for_each(|d| *d = id);
+        }
+        self.relations.insert(id, Relation { id, kind, columns, depends_on, column_comments, ..gone });
+        Ok(())
+    }
+
     /// Gives a relation another name in its schema. The definitions of relations that use it name it by text, so
     /// the rename is refused while a view does.
     pub fn rename(&mut self, id: RelationId, new_name: &str) -> Result<()> {

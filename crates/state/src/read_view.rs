@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
-use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, SqlState, VNODE_COUNT};
+use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, SqlState, StateTableId, VNODE_COUNT};
 
 use crate::encode::Change;
 use crate::format;
@@ -14,6 +14,7 @@ use crate::rocks::Base;
 use crate::run::SortedRun;
 pub use crate::scan::ScanStream;
 use crate::scan::{RowBuffer, Wanted};
+use crate::store::Visit;
 
 /// More of a transaction's own changes than this are merged before they are read.
 const SINGLE_LAYERS_MAX: usize = 4;
@@ -161,6 +162,12 @@ impl ReadView {
             }
         }
         rows.take(meta)
+    }
+
+    /// Calls `f` with every entry of a state table in a range of virtual nodes, as of the last checkpoint before this view, by
+    /// ascending key.
+    pub fn state_load(&self, table: StateTableId, vnodes: Range<usize>, f: &mut Visit<'_>) -> Result<()> {
+        self.0.base.state(table, vnodes, f)
     }
 
     /// How many rows a relation has. Exact as long as every change was the exact net change.

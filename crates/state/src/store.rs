@@ -349,9 +349,6 @@ impl Store {
     /// Calls `f` with every entry (key with its virtual node, value) of a state table in a range of virtual nodes, as of
     /// the last checkpoint, by ascending key.
     pub fn state_load(&self, table: StateTableId, vnodes: Range<usize>, f: &mut Visit<'_>) -> Result<()> {
-        if vnodes.is_empty() {
-            return Ok(());
-        }
         let base = {
             let state = self.state.lock();
             if state.drops.contains(&table.0) {
@@ -359,15 +356,7 @@ impl Store {
             }
             Arc::clone(&state.base)
         };
-        let (lower, upper) = (format::vnode_bound(table.0, vnodes.start), format::vnode_bound(table.0, vnodes.end));
-        let mut walk = BaseIterator::new(&base, lower, upper, false)?;
-        walk.with(|it| {
-            while let Some((key, value)) = it.item() {
-                f(key.get(4..).unwrap_or_default(), value)?;
-                it.next();
-            }
-            it.status().map_err(storage_error)
-        })
+        base.state(table, vnodes, f)
     }
 
     /// Changes RocksDB's settings while it runs. If it refuses one, an error says so, and nothing later in the list of

@@ -15,10 +15,10 @@ impl Clock {
         self.committing + self.collecting.len() + self.in_flight.iter().filter(|f| f.checkpoint.is_some()).count()
     }
 
-    fn is_checkpoint_possible(&self) -> bool {
+    pub(super) fn is_checkpoint_possible(&self) -> bool {
         let most = usize::try_from(self.settings.integer("checkpoint_max_concurrent")).unwrap_or(1);
         // A restart begins where the last checkpoint is, so that must be settled.
-        self.checkpoints_on_their_way() < most && !self.is_restart_due()
+        self.checkpoints_on_their_way() < most && !self.is_restart_due() && !self.is_checkpoint_awaited()
     }
 
     pub(super) fn checkpoint_due(&self) -> bool {
@@ -81,6 +81,7 @@ impl Clock {
             for (_, reply) in self.checkpoint_waiters.extract_if(.., |(e, _)| *e <= epoch) {
                 let _ = reply.send(Err(error.clone()));
             }
+            self.stop_awaiting(epoch, &error);
             tracing::warn!(epoch, %error, "checkpoint failed");
             (self.dirty, self.failures) = (true, self.failures + 1);
             let tolerable = u64::try_from(self.settings.integer("checkpoint_tolerable_failures")).unwrap_or(u64::MAX);
@@ -146,6 +147,7 @@ impl Clock {
         match result {
             Ok(()) => {
                 self.failures = 0;
+                self.feed_taps(epoch);
                 tracing::debug!(epoch, entries = info.entries, bytes = info.bytes, duration = ?info.duration, "checkpoint");
                 for (_, reply) in self.checkpoint_waiters.extract_if(.., |(e, _)| *e <= epoch) {
                     let _ = reply.send(Ok(info.clone()));

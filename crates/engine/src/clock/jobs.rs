@@ -6,6 +6,7 @@ use std::sync::Arc;
 use millpond_common::{Error, JobId, RelationId, Result, SqlState};
 use tokio::sync::watch;
 
+use super::replace::Replaces;
 use super::{Clock, Control, Job, RestoredJob, Saved};
 use crate::checkpoint::error_of_text;
 use crate::job::{JobHandle, JobInfo, JobProgress, JobSpec, JobState, SourceInfo, SourceSpec};
@@ -25,7 +26,7 @@ impl Clock {
                 self.tell();
             }
             Control::CreateJob { spec, restored, reply } => {
-                let result = self.create_job(*spec, restored.map(|r| *r));
+                let result = self.create_job(*spec, restored.map(|r| *r), None);
                 self.tell();
                 let _ = reply.send(result);
             }
@@ -46,6 +47,16 @@ impl Clock {
                 let result = self.restart_job(id);
                 let _ = reply.send(result);
             }
+            Control::ReplaceJob(replacement, reply) => {
+                let result = self.replace_job(*replacement);
+                self.tell();
+                let _ = reply.send(result);
+            }
+            Control::SwitchJob(id, reply) => {
+                let result = self.switch_job(id);
+                self.tell();
+                let _ = reply.send(result);
+            }
             Control::Shutdown(reply) => {
                 // What has been decoded but not taken is read again after the restart.
                 for reader in &mut self.readers {
@@ -56,11 +67,16 @@ impl Clock {
         }
     }
 
-    fn create_job(&mut self, spec: JobSpec, restored: Option<RestoredJob>) -> Result<JobHandle> {
+    pub(super) fn create_job(&mut self, spec: JobSpec, restored: Option<RestoredJob>, replaces: Option<Replaces>) -> Result<JobHandle> {
         let spec = Arc::new(spec);
-        let edges = Edges { reads: spec.plan.relations(), writes: spec.output.id };
+        let mut edges = Edges { reads: spec.plan.relations(), writes: spec.output.id };
+        if let Some(replaces) = &replaces
+            && let Some(old) = self.jobs.get(&replaces.old).filter(|_| !replaces.taps.is_empty())
+        {
+            // It steps behind the job that it taps, and stops with it.
+            edges.reads.push(old.spec.output.id);
+        }
         let sources = edges.reads.iter().filter(|r| self.sources.contains_key(r)).copied().collect::<Vec<_>>();
-        let count = crate::dataflow::state_table_count(&spec.plan)?;
         let failed = restored.as_ref().and_then(|r| r.failed.as_deref());
         let state = match (&restored, failed) {
             (_, Some(text)) => JobState::Failed(error_of_text(text)),
@@ -92,7 +108,8 @@ impl Clock {
             state,
             progress,
             rows_total: None,
-            tables: spec.first_state_table..spec.first_state_table + count,
+            tables: spec.state_tables.clone(),
+            replaces,
             rows_done: Vec::new(),
             source_rows: 0,
             workers_done: 0,
@@ -130,7 +147,9 @@ impl Clock {
         let (spec, from) = (Arc::clone(&job.spec), self.epoch + 1);
         self.dirty = true;
         self.shared.forget(id);
-        self.workers.send(|_| Command::CreateJob { spec: Arc::clone(&spec), from, restored, backfill: view.clone() });
+        let taps = job.replaces.as_ref().map(|r| r.taps.clone()).unwrap_or_default();
+        let create = |_| Command::CreateJob { spec: Arc::clone(&spec), from, backfill: view.clone(), taps: taps.clone() };
+        self.workers.send(create);
     }
 
     fn drop_all(&mut self, relations: &[RelationId], jobs: &[JobId]) -> Result<()> {
@@ -142,8 +161,8 @@ impl Clock {
                 let error = Error::new(SqlState::QUERY_CANCELED, "the view was dropped");
                 let _ = job.progress.send(JobProgress { state: JobState::Failed(error), rows_done: 0, rows_total: None });
                 self.shared.forget(*id);
-                self.carried.retain(|t| !job.tables.contains(&t.table.0));
-                self.store.state_remove(&job.tables.map(millpond_common::StateTableId).collect::<Vec<_>>())?;
+                self.carried.retain(|t| !job.tables.contains(&t.table));
+                self.store.state_remove(&job.tables)?;
             }
             self.forget_reader(*id);
         }
@@ -159,7 +178,7 @@ impl Clock {
     }
 
     /// Works out anew which jobs belong together.
-    fn connect(&mut self) {
+    pub(super) fn connect(&mut self) {
         let edges = self.edges();
         self.order = pipeline::upstream_first(&edges);
         self.components = pipeline::components(&edges);
@@ -172,6 +191,7 @@ impl Clock {
     pub(super) fn job_info(&self, job: &Job) -> JobInfo {
         JobInfo {
             id: job.spec.id,
+            spec: Arc::clone(&job.spec),
             name: job.spec.name.clone(),
             relation: job.spec.output.id,
             state: job.state.clone(),

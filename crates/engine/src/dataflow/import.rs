@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use millpond_common::{Delta, Epoch, RelationId, Result};
-use millpond_state::{ReadView, Scan, ScanStream};
+use millpond_state::{ReadView, Scan};
 use timely::container::NoopBuilder;
 use timely::dataflow::InputHandle;
 
@@ -21,8 +21,12 @@ pub(super) struct Import {
     backfill: Option<Backfill>,
 }
 
+/// What a relation held already, in parts.
+pub(super) type Rows = Box<dyn Iterator<Item = Result<Delta>>>;
+
 struct Backfill {
-    rows: ScanStream,
+    /// `None`: they are still to come.
+    rows: Option<Rows>,
     done: u64,
     /// Deltas newer than the rows being read; they follow when all rows are in.
     held: Vec<Delta>,
@@ -42,8 +46,21 @@ impl Import {
     /// First feeds this worker's part of the rows that `view` holds.
     pub fn start_backfill(&mut self, view: &ReadView, vnodes: std::ops::Range<usize>) -> Result<()> {
         let rows = view.scan(self.relation, Scan { projection: Some(self.projection.clone()), vnodes })?;
-        self.backfill = Some(Backfill { rows, done: 0, held: Vec::new() });
+        self.await_backfill();
+        self.feed_backfill(Box::new(rows.map(|batch| Ok(Delta::insert(batch?)))));
         Ok(())
+    }
+
+    /// Holds live deltas back: what was there before them will come.
+    pub fn await_backfill(&mut self) {
+        self.backfill = Some(Backfill { rows: None, done: 0, held: Vec::new() });
+    }
+
+    /// Here it is: all columns that the scan gives.
+    pub fn feed_backfill(&mut self, rows: Rows) {
+        if let Some(backfill) = &mut self.backfill {
+            backfill.rows = Some(rows);
+        }
     }
 
     /// Rows that a backfill has read so far; `None`: there is none, or it has ended.
@@ -79,12 +96,12 @@ impl Import {
             let mut part = Vec::new();
             let mut rows = 0;
             let mut more = true;
-            while rows < rows_max {
-                match backfill.rows.next() {
-                    Some(batch) => {
-                        let batch = batch?;
-                        rows += batch.num_rows();
-                        part.push(Delta::insert(batch));
+            while let Some(stream) = backfill.rows.as_mut().filter(|_| rows < rows_max) {
+                match stream.next() {
+                    Some(delta) => {
+                        let delta = delta?;
+                        rows += delta.len();
+                        part.push(delta);
                     }
                     None => {
                         more = false;

@@ -1,22 +1,27 @@
 //! A job's dataflow on one worker, built from its stream plan.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use millpond_common::ids::{vnode_owner, vnodes_of};
-use millpond_common::{Delta, Epoch, Error, RelationId, Result, StateTableId};
-use millpond_plan::{Operator as PlanOperator, StreamPlan};
+use millpond_common::{Delta, Epoch, Error, JobId, RelationId, Result, StateTableId};
+use millpond_plan::{Kept, Operator as PlanOperator, StreamPlan};
 use millpond_state::{FrozenTable, ReadView, Store};
 use timely::container::NoopBuilder;
 use timely::dataflow::operators::Input;
 use timely::dataflow::{InputHandle, Scope};
 use timely::worker::Worker;
 
-use super::adapter::{self, ChunkStream, Export, Failure, StatefulContext};
+use super::adapter::{self, ChunkStream, Export, Failure, SharedOperator, StatefulContext, Tapped};
 use super::chunk::{Chunk, constant_hash};
 use super::import::Import;
+use super::stored;
 use crate::job::{JobSpec, OperatorStats};
-use crate::operators::{self, Built, StateHandle, Stateless};
+use crate::messages::Tap;
+use crate::operators::{self, Built, EpochContext, StateHandle, Stateless};
 
 /// A job on this worker.
 pub(super) struct LocalJob {
@@ -33,8 +38,30 @@ pub(super) struct LocalJob {
     backfill_end: Epoch,
     /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
-    tables: Vec<(StateTableId, StateHandle)>,
+    /// Its imports that read what operators of other jobs give.
+    pub taps: Vec<Tap>,
+    /// By node of the plan.
+    nodes: BTreeMap<usize, LocalNode>,
     dataflow: usize,
+}
+
+/// A stateful operator at work.
+#[derive(Clone)]
+pub(super) struct LocalNode {
+    operator: SharedOperator,
+    tables: Vec<(StateTableId, StateHandle)>,
+    tapped: Tapped,
+    stats: Arc<OperatorStats>,
+}
+
+/// From where a job begins.
+pub(super) enum Start<'a> {
+    /// From nothing: it reads what its inputs hold in this view first.
+    Fresh(&'a ReadView, Vec<Tap>),
+    /// From its state in the store.
+    Restored,
+    /// From these operators as they are.
+    Moved(BTreeMap<usize, LocalNode>),
 }
 
 /// What building needs.
@@ -45,13 +72,20 @@ pub(super) struct Build<'a> {
 }
 
 impl LocalJob {
-    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, restored: bool, backfill: Option<&ReadView>) -> LocalJob {
+    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, start: Start<'_>) -> LocalJob {
         let (index, workers) = (build.worker.index(), build.worker.peers());
         let dataflow = build.worker.next_dataflow_index();
         let failure = Failure::default();
         let register = build.register;
         let plan = &spec.plan;
-        let (mut imports, tables, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+        let fresh = matches!(start, Start::Fresh(..));
+        let (restored, moved, backfill, taps) = match start {
+            Start::Fresh(view, taps) => (false, BTreeMap::new(), Some(view), taps),
+            Start::Restored => (true, BTreeMap::new(), None, Vec::new()),
+            Start::Moved(nodes) => (false, nodes, None, Vec::new()),
+        };
+        let backfilling = moved.is_empty();
+        let (mut imports, nodes, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
             let mut graph = Graph {
                 spec: &spec,
                 plan,
@@ -60,10 +94,12 @@ impl LocalJob {
                 index,
                 workers,
                 from,
-                fresh: !restored,
+                fresh,
                 register,
                 imports: Vec::new(),
-                tables: Vec::new(),
+                moved,
+                nodes: BTreeMap::new(),
+                tables: spec.state_tables.iter().copied(),
                 streams: vec![None; plan.nodes.len()],
             };
             // Nodes are built in order, so that state tables are numbered alike on every worker and after a restart.
@@ -72,7 +108,7 @@ impl LocalJob {
             }
             let root = graph.streams.pop().flatten().unwrap_or_else(|| graph.empty());
             let export = adapter::export(scope, root, format!("export {}", spec.name));
-            (graph.imports, graph.tables, export)
+            (graph.imports, graph.nodes, export)
         });
         let vnodes = vnodes_of(index, workers);
         failure.guard(|| {
@@ -81,11 +117,15 @@ impl LocalJob {
                     import.start_backfill(view, vnodes.clone())?;
                 }
             }
+            for import in imports.iter_mut().filter(|i| taps.iter().any(|t| t.relation == i.relation)) {
+                import.await_backfill();
+            }
             if restored {
-                for (id, handle) in &tables {
+                for (id, handle) in nodes.values().flat_map(|n| &n.tables) {
                     build.store.state_load(*id, vnodes.clone(), &mut |key, value| handle.borrow_mut().load(key, value))?;
                 }
             }
+            nodes.values().for_each(|n| adapter::tell_size(n.operator.borrow().as_ref(), &n.stats));
             Ok(())
         });
         LocalJob {
@@ -97,8 +137,9 @@ impl LocalJob {
             failure_told: false,
             backfilled: 0,
             backfill_end: 0,
-            backfilling: true,
-            tables,
+            backfilling,
+            taps,
+            nodes,
             dataflow,
         }
     }
@@ -109,7 +150,7 @@ impl LocalJob {
 
     /// What changed in its state since the last call is to be drained.
     pub fn seal(&self) {
-        self.tables.iter().for_each(|(_, handle)| handle.borrow_mut().seal());
+        self.tables().for_each(|(_, handle)| handle.borrow_mut().seal());
     }
 
     /// Some of the sealed changes; `None`: there are no more.
@@ -118,7 +159,48 @@ impl LocalJob {
             let entries = handle.borrow_mut().drain(max)?;
             Some(FrozenTable { table: *table, entries })
         };
-        self.tables.iter().find_map(drain)
+        self.tables().find_map(drain)
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &(StateTableId, StateHandle)> {
+        self.nodes.values().flat_map(|n| &n.tables)
+    }
+
+    /// Whether what a node gives is kept for other jobs, from the next epoch on.
+    pub fn set_tapped(&self, node: usize, on: bool) {
+        if let Some(node) = self.nodes.get(&node) {
+            node.tapped.replace(on.then(BTreeMap::new));
+        }
+    }
+
+    /// What a tapped node gave in an epoch.
+    pub fn take_tapped(&self, node: usize, epoch: Epoch) -> Vec<Delta> {
+        let taken = self.nodes.get(&node).and_then(|n| n.tapped.borrow_mut().as_mut()?.remove(&epoch));
+        taken.unwrap_or_default()
+    }
+
+    /// The operators that it taps have given, until it began, what the checkpoint before `view` tells.
+    pub fn feed_taps(&mut self, view: &ReadView, jobs: &BTreeMap<JobId, LocalJob>, (index, workers): (usize, usize)) {
+        let context = EpochContext { epoch: self.from, first: false, worker: index, workers };
+        for tap in &self.taps {
+            let Some(job) = jobs.get(&tap.job) else { continue };
+            let tables = job.nodes.get(&tap.node).map(|n| n.tables.iter().map(|(id, _)| *id).collect()).unwrap_or_default();
+            for import in self.imports.iter_mut().filter(|i| i.relation == tap.relation) {
+                let rows =
+                    stored::output(Arc::clone(&job.spec), tap.node, Vec::clone(&tables), view.clone(), context, vnodes_of(index, workers));
+                import.feed_backfill(rows);
+            }
+        }
+    }
+
+    /// The operators of a new plan, each with its state: kept ones come from `old`, the others from the job of the rest.
+    pub fn merge(plan: &StreamPlan, kept: &Kept, rest: &LocalJob, old: Option<&LocalJob>) -> BTreeMap<usize, LocalNode> {
+        let places = plan.rest(kept).places;
+        let node = |at: usize| match kept.get(at).copied().flatten() {
+            Some(place) => old?.nodes.get(&place),
+            None => rest.nodes.get(&places.iter().position(|p| *p == at)?),
+        };
+        (0..plan.nodes.len()).filter_map(|at| Some((at, node(at)?.clone()))).collect()
     }
 
     /// Takes live rows of a relation.
@@ -159,7 +241,11 @@ struct Graph<'a, 'scope> {
     fresh: bool,
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
-    tables: Vec<(StateTableId, StateHandle)>,
+    /// Operators that exist already.
+    moved: BTreeMap<usize, LocalNode>,
+    nodes: BTreeMap<usize, LocalNode>,
+    /// Numbers for the tables of those that do not.
+    tables: std::iter::Copied<std::slice::Iter<'a, StateTableId>>,
     streams: Vec<Option<ChunkStream<'scope>>>,
 }
 
@@ -181,21 +267,28 @@ impl<'scope> Graph<'_, 'scope> {
                 self.chain(at, operator)
             }
             Ok(Built::Stateful(operator)) => {
-                for (_, handle) in operator.state() {
-                    let id = StateTableId(self.spec.first_state_table + self.tables.len() as u32);
-                    self.tables.push((id, handle));
-                }
+                let stats = self.stats(at);
+                let local = match self.moved.remove(&at) {
+                    Some(moved) => LocalNode { tapped: Tapped::default(), stats, ..moved },
+                    None => {
+                        let tables = operator.state().into_iter().map(|(_, handle)| handle);
+                        let tables = self.tables.by_ref().zip(tables).collect();
+                        LocalNode { operator: Rc::new(RefCell::new(operator)), tables, tapped: Tapped::default(), stats }
+                    }
+                };
+                self.nodes.insert(at, local.clone());
                 let inputs = node.inputs.clone().into_iter().enumerate();
                 let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(node, port))).collect();
                 let context = StatefulContext {
                     failure: self.failure.clone(),
-                    stats: self.stats(at),
+                    stats: local.stats,
+                    tapped: local.tapped,
                     worker: self.index,
                     workers: self.workers,
                     from: self.from,
                     fresh: self.fresh,
                 };
-                adapter::stateful(self.scope, inputs, operator, context)
+                adapter::stateful(self.scope, inputs, local.operator, context)
             }
             Err(error) => {
                 self.failure.set(error);
@@ -290,13 +383,11 @@ impl<'scope> Graph<'_, 'scope> {
     }
 }
 
-/// How many state tables a plan needs.
-pub(crate) fn state_table_count(plan: &StreamPlan) -> Result<u32> {
-    let mut count = 0;
-    for at in 0..plan.nodes.len() {
-        if let Built::Stateful(operator) = operators::build(plan, at)? {
-            count += operator.state().len() as u32;
-        }
-    }
-    Ok(count)
+/// How many state tables each node of a plan needs.
+pub(crate) fn state_table_counts(plan: &StreamPlan) -> Result<Vec<usize>> {
+    let count = |at: usize| match operators::build(plan, at)? {
+        Built::Stateful(operator) => Ok(operator.state().len()),
+        _ => Ok(0),
+    };
+    (0..plan.nodes.len()).map(count).collect()
 }

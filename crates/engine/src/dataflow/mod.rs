@@ -4,13 +4,15 @@
 //! - [`job`]: a job's dataflow, built from its stream plan
 //! - [`adapter`]: how an [`crate::operators::Operator`] becomes a timely operator that acts once per epoch
 //! - [`import`]: how a relation's rows enter a job, with backfill
+//! - [`stored`]: what an operator has given so far, from a checkpoint
 //! - [`chunk`]: the container that moves between operators, and its exchange by hash
 
 mod adapter;
 mod chunk;
 mod import;
 mod job;
+mod stored;
 mod worker;
 
-pub(crate) use job::state_table_count;
+pub(crate) use job::state_table_counts;
 pub(crate) use worker::{Workers, spawn};

@@ -81,6 +81,13 @@ impl KeyCodec {
         Ok(self.codec.decode(keys.into_iter().map(|k| &k[1..]))?.columns().to_vec())
     }
 
+    /// The key with which longer bytes begin.
+    pub fn prefix<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8]> {
+        let columns = self.decode([bytes])?;
+        let length = if columns.is_empty() { 0 } else { self.codec.encode(&columns)?.row(0).data().len() };
+        Ok(&bytes[..1 + length])
+    }
+
     /// Which rows have no NULL in any key column; `None`: all.
     pub fn non_null(&self, batch: &RecordBatch) -> Option<NullBuffer> {
         let nulls = self.columns.iter().fold(None, |all, c| NullBuffer::union(all.as_ref(), batch.column(*c).logical_nulls().as_ref()));
