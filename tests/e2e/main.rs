@@ -3,6 +3,7 @@
 
 mod crash;
 mod docs;
+mod replace;
 mod savepoints;
 mod scripts;
 mod server;

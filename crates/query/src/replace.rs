@@ -63,26 +63,24 @@ impl Change {
     }
 
     /// What becomes of a node: for scans, whether they are read from the beginning; for others, of their state.
-    fn note(&self, at: usize, sizes: &BTreeMap<usize, (u64, u64)>) -> String {
+    fn note(&self, at: usize, sizes: &BTreeMap<usize, u64>) -> String {
         let Some(node) = self.plan.nodes.get(at) else { return String::new() };
         let kept = self.kept.get(at).copied().flatten();
         match (&node.operator, kept) {
             (Operator::Scan { .. }, _) if !self.same && self.plan.rest(&self.kept).places.contains(&at) => "read again".into(),
             (operator, Some(old)) if operator.is_stateful() => {
-                let (rows, bytes) = sizes.get(&old).copied().unwrap_or_default();
-                format!("state kept: {rows} rows, {bytes} bytes")
+                format!("state kept: {} rows", sizes.get(&old).copied().unwrap_or_default())
             }
             (operator, None) if operator.is_stateful() => "rebuilt".into(),
             _ => String::new(),
         }
     }
 
-    /// Rows and bytes of the old job's state, by node.
-    fn sizes(&self, database: &Database) -> BTreeMap<usize, (u64, u64)> {
-        let mut sizes = BTreeMap::<usize, (u64, u64)>::new();
+    /// Rows of the old job's state, by node.
+    fn sizes(&self, database: &Database) -> BTreeMap<usize, u64> {
+        let mut sizes = BTreeMap::new();
         for o in database.engine.operators().iter().filter(|o| o.job == self.job.id) {
-            let size = sizes.entry(o.node).or_default();
-            *size = (size.0 + o.state_rows, size.1 + o.state_bytes);
+            *sizes.entry(o.node).or_default() += o.state_rows;
         }
         sizes
     }

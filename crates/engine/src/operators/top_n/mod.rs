@@ -100,7 +100,7 @@ impl Operator for TopN {
         let (before, mut after, mut pending) = (View::default(), View::default(), Pending::default());
         let mut next = rows.iter().next();
         while let Some((key, _)) = next {
-            let prefix = self.partition.prefix(key)?;
+            let prefix = self.layout.prefix(&self.partition, key)?;
             self.look(&rows, prefix, &mut after);
             self.layout.compare(&before, &after, &mut pending);
             if pending.len() >= BATCH_ROWS_MAX {
