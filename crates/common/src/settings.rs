@@ -213,6 +213,13 @@ pub const SETTINGS: &[Setting] = &[
     setting("server_version", "15.0", Kind::Text, Scope::ReadOnly, "PostgreSQL version whose protocol and dialect are spoken."),
     setting("server_version_num", "150000", Kind::Integer, Scope::ReadOnly, "The same as a number."),
     setting("standard_conforming_strings", "on", Kind::OneOf(&["on"]), Scope::Session, "Backslashes in '…' are literal."),
+    setting(
+        "state_backend",
+        "rocksdb",
+        Kind::OneOf(&["rocksdb", "memory"]),
+        Scope::System,
+        "rocksdb: state that memory has no room for stays on disk and is read when it is needed; memory: all of it is in memory.",
+    ),
     setting("statement_timeout", "0", Kind::Duration, Scope::Session, "Longest run of a statement; 0 = no limit."),
     setting(
         "timezone",

@@ -8,6 +8,7 @@
 mod checkpoints;
 mod epoch;
 mod jobs;
+mod memory;
 mod readers;
 mod recover;
 mod replace;
@@ -198,6 +199,10 @@ pub(crate) struct Clock {
     workers: Workers,
     committer: Option<Sender<Frozen>>,
     memory: u64,
+    /// What state takes in memory, by worker.
+    state_bytes: Vec<u64>,
+    /// It was found that state cannot have less.
+    state_floor: u64,
 
     epoch: Epoch,
     log_seq: u64,
@@ -267,6 +272,8 @@ impl Clock {
             events: start.events,
             sender: start.sender,
             wake_pending: Arc::new(AtomicBool::new(false)),
+            state_bytes: vec![0; start.workers.count()],
+            state_floor: 0,
             workers: start.workers,
             committer: Some(start.committer),
             memory: start.memory,
@@ -305,6 +312,7 @@ impl Clock {
 
     /// Runs until shutdown or until storage fails.
     pub fn run(mut self) {
+        self.tell_warm_limit();
         loop {
             let event = match self.time_to_wait() {
                 Some(timeout) => match self.events.recv_timeout(timeout) {
@@ -356,11 +364,6 @@ impl Clock {
     /// A job that is not level yet reads on in every epoch, even where nothing else happens.
     fn wants_epoch(&self, job: &Job) -> bool {
         matches!(job.state, JobState::Backfilling | JobState::Restarting(_)) && job.workers_done < self.workers.count()
-    }
-
-    /// No more source rows until a checkpoint has made room.
-    fn is_memory_tight(&self) -> bool {
-        self.store.stats().overlay_bytes > self.memory / 2
     }
 
     /// How long nothing can become due; `None`: until an event comes.

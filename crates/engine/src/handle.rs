@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use crate::checkpoint::Meta;
 use crate::clock::{Clock, ClockStart, Control, Event, RestoredJob};
 use crate::dead_letters::{DeadLetter, DeadLetters};
-use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, OperatorInfo, OperatorStats, SourceInfo, SourceSpec};
+use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, JobState, OperatorInfo, OperatorStats, SourceInfo, SourceSpec};
 use crate::log::{self, LogRequest};
 use crate::messages::Report;
 use crate::replace::Replacement;
@@ -337,6 +337,11 @@ impl Engine {
             job.output_rows = infos.iter().filter(|i| Some(i.node) == root).map(|i| i.rows_out).sum();
         }
         jobs
+    }
+
+    /// Where a job stands; `None` if there is no such job.
+    pub fn job_state(&self, job: JobId) -> Option<JobState> {
+        self.shared.jobs.lock().iter().find(|j| j.id == job).map(|j| j.state.clone())
     }
 
     /// All sources.

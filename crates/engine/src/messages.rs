@@ -38,6 +38,10 @@ pub(crate) enum Command {
     DropJob(JobId),
     /// An epoch begins.
     Epoch(EpochCommand),
+    /// State is read without need while it takes less than `max` bytes on this worker.
+    Warm { max: u64 },
+    /// About `keep` bytes of state are to remain in memory on this worker; everything sealed before is in a checkpoint.
+    Evict { keep: u64 },
     /// End the worker.
     Stop,
 }
@@ -73,7 +77,11 @@ pub(crate) enum Report {
         failed: Vec<(JobId, Error)>,
         /// Rows that backfilling jobs have read so far on this worker, and whether they have all.
         backfill: Vec<(JobId, u64, bool)>,
+        /// What all state takes in memory.
+        state_bytes: u64,
     },
+    /// State has been evicted as far as possible; it takes so much now.
+    Evicted { state_bytes: u64 },
     /// What changed since the last checkpoint, as of this epoch's end. Comes when all of it is encoded, later than `EpochDone`.
     Frozen { epoch: Epoch, tables: Vec<FrozenTable>, stall: Duration },
 }

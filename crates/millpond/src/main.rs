@@ -4,9 +4,11 @@
 //! - `server.rs`: opens everything in order, serves, shuts down
 //! - `adapter.rs`: sessions as the wire protocol calls them
 //! - `http.rs`: `/metrics` and `/healthz`
+//! - `allocator.rs`: memory
 //! - `demo.rs`: the demo pipeline and its live view
 
 mod adapter;
+mod allocator;
 mod config;
 mod demo;
 mod http;
@@ -19,9 +21,6 @@ use clap::Parser;
 use config::{Cli, Command, Config};
 use millpond_common::{Error, Result};
 use tracing_subscriber::EnvFilter;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Why the process ends, as its exit code.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +51,7 @@ impl From<Error> for Fatal {
 }
 
 fn main() -> ExitCode {
+    allocator::configure();
     let cli = Cli::parse();
     let (options, demo) = match cli.command {
         Command::Serve(options) => (options, false),

@@ -10,6 +10,7 @@
 //!   relations (by key where the filters allow it: `keys`), `source_scan` for sources, and [`system`]: pg_catalog,
 //!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it;
 //!   `exists`: EXISTS as a value
+//! - `lookup`: prepared reads of a row by its key, which need no DataFusion
 //! - `saved`: savepoints of the whole database, made and read
 //! - `access`: what catalog functions know of their session; `error`: errors that several of these share
 
@@ -27,6 +28,7 @@ mod jobs;
 mod keys;
 mod leaf;
 mod locks;
+mod lookup;
 mod overflow;
 pub mod prepared;
 mod progress;

@@ -1,10 +1,14 @@
 //! Statements as sessions hold them: parsed, perhaps bound, with the bound plan kept for the next execution.
 
+use std::sync::Arc;
+
 use arrow_schema::SchemaRef;
 use millpond_common::{Error, Result, SqlState, SqlType};
 use millpond_sql::statement::ShowKind;
 use millpond_sql::{BoundQuery, Catalog, RelationKind, StatementKind};
 use parking_lot::Mutex;
+
+use crate::lookup::Lookup;
 
 /// A parsed statement; [`Session::prepare`](crate::Session::prepare) gives bound ones, whose parameters and columns are known.
 pub struct Statement {
@@ -15,7 +19,15 @@ pub struct Statement {
     pub(crate) columns: Option<SchemaRef>,
     /// Whether parameters and columns have been told to a client.
     pub(crate) bound: bool,
-    plan: Mutex<Option<(PlanKey, BoundQuery)>>,
+    plan: Mutex<Option<Kept>>,
+}
+
+/// A bound plan kept for the next execution.
+struct Kept {
+    key: PlanKey,
+    plan: BoundQuery,
+    /// If all it does is to read a row by its key.
+    lookup: Option<Arc<Lookup>>,
 }
 
 /// What a bound plan depends on beside its text.
@@ -60,14 +72,22 @@ impl Statement {
     }
 
     pub(crate) fn cached_plan(&self, key: &PlanKey) -> Option<BoundQuery> {
-        self.plan.lock().as_ref().filter(|(k, _)| k == key).map(|(_, plan)| plan.clone())
+        self.plan.lock().as_ref().filter(|k| k.key == *key).map(|k| k.plan.clone())
+    }
+
+    /// Not only the plan, but what is left of it when all it does is to read a row by its key.
+    pub(crate) fn cached_lookup(&self, key: impl FnOnce() -> PlanKey) -> Option<Arc<Lookup>> {
+        let kept = self.plan.lock();
+        let Kept { key: found, lookup: Some(lookup), .. } = kept.as_ref()? else { return None };
+        (*found == key()).then(|| Arc::clone(lookup))
     }
 
     /// Keeps a bound plan for the next execution, if it means the same then.
     pub(crate) fn keep_plan(&self, key: PlanKey, plan: &BoundQuery, catalog: &Catalog) {
         let view_is_timely = |r: &millpond_sql::catalog::Relation| matches!(&r.kind, RelationKind::View { sql, .. } if is_timely(sql));
         if self.bound && !is_timely(self.text()) && !catalog.relations().any(view_is_timely) {
-            *self.plan.lock() = Some((key, plan.clone()));
+            let lookup = Lookup::of(plan, catalog).map(Arc::new);
+            *self.plan.lock() = Some(Kept { key, plan: plan.clone(), lookup });
         }
     }
 

@@ -153,13 +153,9 @@ pub fn user_relations(plan: &LogicalPlan) -> Result<Vec<RelationId>> {
 
 /// Fails if one of these views has no rows to show yet, or no more.
 pub fn check_readable(relations: &[RelationId], catalog: &Catalog, engine: &Engine) -> Result<()> {
-    let views = relations.iter().filter_map(|id| catalog.get(*id)).filter(|r| r.job().is_some()).collect::<Vec<_>>();
-    if views.is_empty() {
-        return Ok(());
-    }
-    let jobs = engine.jobs();
-    for view in views {
-        match jobs.iter().find(|j| Some(j.id) == view.job()).map(|j| &j.state) {
+    for view in relations.iter().filter_map(|id| catalog.get(*id)) {
+        let Some(job) = view.job() else { continue };
+        match engine.job_state(job) {
             Some(JobState::Running) => {}
             Some(JobState::Failed(error)) => {
                 return Err(Error::new(

@@ -248,6 +248,9 @@ impl Session {
             return Err(failed_block());
         }
         self.check_writable(kind)?;
+        if let Some(response) = self.look_up(statement, &parameters).await? {
+            return Ok(response);
+        }
         let scope = self.scope();
         match kind {
             StatementKind::Query(query) => self.query(statement, query, &parameters, scope).await,
@@ -386,12 +389,11 @@ impl Session {
     pub(crate) fn scope(&self) -> Scope {
         let (catalog, version) = catalog_of(&self.database, self.saved.as_deref());
         self.access.begin(self.snapshot(&catalog));
-        let deadline = self.settings.duration("statement_timeout").map(|d| Instant::now() + d);
         Scope {
             catalog,
             version,
             search_path: self.search_path(),
-            limits: Limits { cancel: self.cancel.clone(), deadline },
+            limits: self.limits(),
             user: self.user.clone(),
             now: self.block.as_ref().map_or_else(Utc::now, |b| b.started),
             context: Arc::clone(&self.context),
@@ -402,7 +404,13 @@ impl Session {
         }
     }
 
-    fn search_path(&self) -> Vec<String> {
+    /// What ends a statement that begins now.
+    pub(crate) fn limits(&self) -> Limits {
+        let deadline = self.settings.duration("statement_timeout").map(|d| Instant::now() + d);
+        Limits { cancel: self.cancel.clone(), deadline }
+    }
+
+    pub(crate) fn search_path(&self) -> Vec<String> {
         let text = self.settings.get("search_path").unwrap_or_default();
         let part = |p: &str| match p.trim() {
             "\"$user\"" | "$user" => self.user.clone(),

@@ -51,6 +51,21 @@ impl Session {
         Ok(Response::Rows { rows: row_stream(rows, Arc::clone(&schema), scope.limits.clone()), schema, tag: statement.tag.into() })
     }
 
+    /// A prepared SELECT of a row by its key; `None` if the statement is another one, or has to be planned first.
+    pub(crate) async fn look_up(&mut self, statement: &Statement, parameters: &[ArrayRef]) -> Result<Option<Response>> {
+        let (catalog, version) = self.database.catalog();
+        let key = || PlanKey { version, search_path: self.search_path() };
+        let Some(lookup) = statement.cached_lookup(key).filter(|_| self.saved.is_none()) else { return Ok(None) };
+        let Some(keys) = lookup.keys(parameters).transpose()? else { return Ok(None) };
+        let relations = [lookup.relation];
+        check_readable(&relations, &catalog, &self.database.engine)?;
+        let limits = self.limits();
+        let view = self.view(true, &limits).await?;
+        check_readable(&relations, &catalog, &self.database.engine)?;
+        let rows = lookup.rows(&view, &keys)?;
+        Ok(Some(Response::batches(Arc::clone(&lookup.schema), vec![rows], statement.tag)))
+    }
+
     /// A bound query with all that is needed to run it.
     pub(crate) async fn prepare_query(
         &mut self,

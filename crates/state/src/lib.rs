@@ -16,7 +16,7 @@
 //! - [`savepoint`]: copies of the whole database by hard links, kept until released: [`Store::savepoint_create`], `_list`,
 //!   `_release`, `_open` (for reading), `_restore`; [`Store::checkpoint_full`] writes every byte;
 //!   [`Store::set_checkpoint_retention`] keeps the last checkpoints; [`fork`] makes a new data directory of one
-//! - [`tables`]: operator state in memory, which freezes what has changed
+//! - [`tables`]: operator state in memory, which freezes what has changed; `lookup`: the part of it that is not in memory
 //! - [`remote`]: checkpoints on another machine, and back
 //! - [`failpoint`]: places where a crash test ends the process
 
@@ -29,6 +29,7 @@ pub mod failpoint;
 mod format;
 mod frame;
 mod log;
+mod lookup;
 mod options;
 mod poison;
 mod reached;
@@ -46,11 +47,12 @@ pub mod store;
 pub mod tables;
 mod tiers;
 
+pub use lookup::TableLookup;
 pub use options::{Compression, StoreOptions, Tuning};
 pub use read_view::{ReadView, Scan, ScanStream};
 pub use savepoint::{Savepoint, SavepointKind, SavepointReader, fork, restore_at_next_open};
-pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreStats, Visit};
-pub use tables::{Entries, KeyedState, MultiState, SortedState, StateTable, StateValue, TableStats};
+pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreStats};
+pub use tables::{Entries, Evicted, KeyedState, MultiState, SortedState, StateTable, StateValue, StoredTable, TableStats, Take, Walk};
 
 #[cfg(test)]
 mod tests;

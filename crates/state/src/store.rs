@@ -1,7 +1,6 @@
 //! The store: a data directory, open.
 
 use std::collections::{BTreeSet, HashSet};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -69,9 +68,6 @@ pub struct CommitStats {
     /// From the call to the completed checkpoint.
     pub duration: Duration,
 }
-
-/// Is called with keys and values, in order; an error ends the walk.
-pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
 /// Sizes, for metrics and for back-pressure.
 #[derive(Clone, Copy, Debug, Default)]
@@ -344,19 +340,6 @@ impl Store {
     pub fn durable_view(&self) -> ReadView {
         let state = self.state.lock();
         ReadView::new(&state.base, state.base.epoch, &state.relations, Default::default(), &self.cut)
-    }
-
-    /// Calls `f` with every entry (key with its virtual node, value) of a state table in a range of virtual nodes, as of
-    /// the last checkpoint, by ascending key.
-    pub fn state_load(&self, table: StateTableId, vnodes: Range<usize>, f: &mut Visit<'_>) -> Result<()> {
-        let base = {
-            let state = self.state.lock();
-            if state.drops.contains(&table.0) {
-                return Ok(()); // what is there is about to be deleted
-            }
-            Arc::clone(&state.base)
-        };
-        base.state(table, vnodes, f)
     }
 
     /// Changes RocksDB's settings while it runs. If it refuses one, an error says so, and nothing later in the list of

@@ -10,6 +10,7 @@ mod pending;
 mod rewind;
 mod sample;
 mod savepoints;
+mod spill;
 mod storage;
 pub(crate) mod support;
 mod tables;

@@ -11,12 +11,13 @@ use crate::job::{CheckpointInfo, JobState};
 
 impl Clock {
     /// Checkpoints that are collecting state or being committed.
-    fn checkpoints_on_their_way(&self) -> usize {
+    pub(super) fn checkpoints_on_their_way(&self) -> usize {
         self.committing + self.collecting.len() + self.in_flight.iter().filter(|f| f.checkpoint.is_some()).count()
     }
 
     pub(super) fn is_checkpoint_possible(&self) -> bool {
         let most = usize::try_from(self.settings.integer("checkpoint_max_concurrent")).unwrap_or(1);
+        let most = if self.is_state_tight() { 1 } else { most }; // state can only leave when none is on its way
         // A restart begins where the last checkpoint is, so that must be settled.
         self.checkpoints_on_their_way() < most && !self.is_restart_due() && !self.is_checkpoint_awaited()
     }
@@ -152,6 +153,7 @@ impl Clock {
                 for (_, reply) in self.checkpoint_waiters.extract_if(.., |(e, _)| *e <= epoch) {
                     let _ = reply.send(Ok(info.clone()));
                 }
+                self.make_room();
             }
             Err(error) => {
                 for (_, reply) in self.checkpoint_waiters.drain(..) {

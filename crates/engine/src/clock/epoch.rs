@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use millpond_common::{Delta, JobId, RelationId};
 
-use super::{BACKFILL_ROWS, Barrier, Clock, EPOCH_ROWS_MAX, InFlight, non_empty};
+use super::{BACKFILL_ROWS, Barrier, Clock, InFlight, non_empty};
 use crate::checkpoint::JobMeta;
 use crate::consolidate;
 use crate::dead_letters::DEAD_LETTERS;
@@ -105,7 +105,7 @@ impl Clock {
         let (mut failed, mut rejected) = (Vec::new(), Vec::new());
         for at in 0..self.readers.len() {
             let catches_up = self.readers.get(at).is_some_and(|r| !r.leads());
-            let rows_max = if catches_up { self.backfill_rows() * self.workers.count() } else { EPOCH_ROWS_MAX };
+            let rows_max = if catches_up { self.backfill_rows() * self.workers.count() } else { self.epoch_rows_max() };
             let mut rows = 0;
             while rows < rows_max {
                 if !self.readers.get(at).is_some_and(|r| self.may_take(r)) {

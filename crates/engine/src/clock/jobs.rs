@@ -37,7 +37,10 @@ impl Clock {
             }
             Control::Checkpoint(reply) => self.checkpoint_wanted.push(reply),
             Control::Flush(reply) => self.flushes.push((None, reply)),
-            Control::Settings(settings) => self.settings = *settings,
+            Control::Settings(settings) => {
+                self.settings = *settings;
+                self.tell_warm_limit();
+            }
             Control::JobOptions(id, options) => {
                 if let Some(job) = self.jobs.get_mut(&id) {
                     job.options = *options;

@@ -11,7 +11,8 @@ use crate::messages::Report;
 impl Clock {
     pub(super) fn report(&mut self, worker: usize, report: Report) {
         match report {
-            Report::EpochDone { epoch, failed, backfill } => {
+            Report::EpochDone { epoch, failed, backfill, state_bytes } => {
+                self.state_bytes.iter_mut().skip(worker).take(1).for_each(|slot| *slot = state_bytes);
                 if let Some(flight) = self.in_flight.iter_mut().find(|f| f.epoch == epoch) {
                     flight.waiting = flight.waiting.saturating_sub(1);
                 }
@@ -28,6 +29,7 @@ impl Clock {
                 }
                 self.settle();
             }
+            Report::Evicted { state_bytes } => self.evicted(worker, state_bytes),
             Report::Frozen { epoch, mut tables, stall } => {
                 // Its epoch may be complete, and visible, already.
                 let waiting = self.in_flight.iter_mut().filter(|f| f.epoch == epoch).filter_map(|f| f.checkpoint.as_mut());

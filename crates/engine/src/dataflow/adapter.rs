@@ -197,18 +197,6 @@ pub(super) type Tapped = Rc<RefCell<Option<BTreeMap<Epoch, Vec<Delta>>>>>;
 /// An operator that acts once per epoch. It can move to another dataflow between two epochs.
 pub(super) type SharedOperator = Rc<RefCell<Box<dyn Operator>>>;
 
-/// Tells how large an operator's state is.
-pub(super) fn tell_size(operator: &dyn Operator, stats: &OperatorStats) {
-    let (mut rows, mut bytes) = (0, 0);
-    for (_, handle) in operator.state() {
-        let s = handle.borrow().stats();
-        rows += s.rows;
-        bytes += s.bytes;
-    }
-    stats.state_rows.store(rows, Relaxed);
-    stats.state_bytes.store(bytes, Relaxed);
-}
-
 /// What a stateful operator needs beside its inputs.
 pub(super) struct StatefulContext {
     pub failure: Failure,
@@ -276,7 +264,6 @@ pub(super) fn stateful<'scope>(
                         }
                     }
                 }
-                tell_size(operator.borrow().as_ref(), &stats);
                 stats.busy_ns.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
             }
         }

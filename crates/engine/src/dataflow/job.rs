@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow_schema::SchemaRef;
 use millpond_common::ids::{vnode_owner, vnodes_of};
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId, Result, StateTableId};
 use millpond_plan::{Kept, Operator as PlanOperator, StreamPlan};
-use millpond_state::{FrozenTable, ReadView, Store};
+use millpond_state::{Evicted, FrozenTable, ReadView, Store, TableLookup, TableStats};
 use timely::container::NoopBuilder;
 use timely::dataflow::operators::Input;
 use timely::dataflow::{InputHandle, Scope};
@@ -42,6 +43,8 @@ pub(super) struct LocalJob {
     pub taps: Vec<Tap>,
     /// By node of the plan.
     nodes: BTreeMap<usize, LocalNode>,
+    /// What its state takes in memory, as of the last measurement.
+    pub state_bytes: u64,
     dataflow: usize,
 }
 
@@ -49,9 +52,16 @@ pub(super) struct LocalJob {
 #[derive(Clone)]
 pub(super) struct LocalNode {
     operator: SharedOperator,
-    tables: Vec<(StateTableId, StateHandle)>,
+    tables: Vec<Table>,
     tapped: Tapped,
     stats: Arc<OperatorStats>,
+}
+
+/// A state table of one of the job's operators.
+#[derive(Clone)]
+struct Table {
+    id: StateTableId,
+    handle: StateHandle,
 }
 
 /// From where a job begins.
@@ -78,13 +88,12 @@ impl LocalJob {
         let failure = Failure::default();
         let register = build.register;
         let plan = &spec.plan;
-        let fresh = matches!(start, Start::Fresh(..));
+        let (fresh, moves) = (matches!(start, Start::Fresh(..)), matches!(start, Start::Moved(_)));
         let (restored, moved, backfill, taps) = match start {
             Start::Fresh(view, taps) => (false, BTreeMap::new(), Some(view), taps),
             Start::Restored => (true, BTreeMap::new(), None, Vec::new()),
             Start::Moved(nodes) => (false, nodes, None, Vec::new()),
         };
-        let backfilling = moved.is_empty();
         let (mut imports, nodes, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
             let mut graph = Graph {
                 spec: &spec,
@@ -120,14 +129,12 @@ impl LocalJob {
             for import in imports.iter_mut().filter(|i| taps.iter().any(|t| t.relation == i.relation)) {
                 import.await_backfill();
             }
-            if restored {
-                for (id, handle) in nodes.values().flat_map(|n| &n.tables) {
-                    build.store.state_load(*id, vnodes.clone(), &mut |key, value| handle.borrow_mut().load(key, value))?;
-                }
-            }
-            nodes.values().for_each(|n| adapter::tell_size(n.operator.borrow().as_ref(), &n.stats));
             Ok(())
         });
+        for table in nodes.values().flat_map(|n| &n.tables).filter(|_| !moves) {
+            let lookup = TableLookup::new(build.store, table.id, vnodes.clone());
+            table.handle.borrow_mut().attach(Rc::new(lookup), restored);
+        }
         LocalJob {
             spec,
             from,
@@ -137,9 +144,10 @@ impl LocalJob {
             failure_told: false,
             backfilled: 0,
             backfill_end: 0,
-            backfilling,
+            backfilling: !moves,
             taps,
             nodes,
+            state_bytes: 0,
             dataflow,
         }
     }
@@ -150,19 +158,19 @@ impl LocalJob {
 
     /// What changed in its state since the last call is to be drained.
     pub fn seal(&self) {
-        self.tables().for_each(|(_, handle)| handle.borrow_mut().seal());
+        self.tables().for_each(|table| table.handle.borrow_mut().seal());
     }
 
     /// Some of the sealed changes; `None`: there are no more.
     pub fn drain(&self, max: usize) -> Option<FrozenTable> {
-        let drain = |(table, handle): &(StateTableId, StateHandle)| {
-            let entries = handle.borrow_mut().drain(max)?;
-            Some(FrozenTable { table: *table, entries })
+        let drain = |table: &Table| {
+            let entries = table.handle.borrow_mut().drain(max)?;
+            Some(FrozenTable { table: table.id, entries })
         };
         self.tables().find_map(drain)
     }
 
-    fn tables(&self) -> impl Iterator<Item = &(StateTableId, StateHandle)> {
+    fn tables(&self) -> impl Iterator<Item = &Table> {
         self.nodes.values().flat_map(|n| &n.tables)
     }
 
@@ -184,7 +192,7 @@ impl LocalJob {
         let context = EpochContext { epoch: self.from, first: false, worker: index, workers };
         for tap in &self.taps {
             let Some(job) = jobs.get(&tap.job) else { continue };
-            let tables = job.nodes.get(&tap.node).map(|n| n.tables.iter().map(|(id, _)| *id).collect()).unwrap_or_default();
+            let tables = job.nodes.get(&tap.node).map(|n| n.tables.iter().map(|t| t.id).collect()).unwrap_or_default();
             for import in self.imports.iter_mut().filter(|i| i.relation == tap.relation) {
                 let rows =
                     stored::output(Arc::clone(&job.spec), tap.node, Vec::clone(&tables), view.clone(), context, vnodes_of(index, workers));
@@ -201,6 +209,39 @@ impl LocalJob {
             None => rest.nodes.get(&places.iter().position(|p| *p == at)?),
         };
         (0..plan.nodes.len()).filter_map(|at| Some((at, node(at)?.clone()))).collect()
+    }
+
+    /// Brings the figures of its state up to date.
+    pub fn measure(&mut self) {
+        self.state_bytes = 0;
+        for node in self.nodes.values() {
+            let sizes = node.tables.iter().map(|t| t.handle.borrow().stats());
+            let all = sizes.fold(TableStats::default(), |a, b| TableStats { rows: a.rows + b.rows, bytes: a.bytes + b.bytes });
+            self.state_bytes += all.bytes;
+            node.stats.state_rows.store(all.rows, Ordering::Relaxed);
+            node.stats.state_bytes.store(all.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// What each of its tables takes in memory.
+    pub fn table_bytes(&self) -> impl Iterator<Item = u64> {
+        self.tables().map(|t| t.handle.borrow().stats().bytes)
+    }
+
+    /// Lets entries of one of its tables leave memory.
+    pub fn evict(&self, table: usize, visits: usize) -> Option<Evicted> {
+        self.tables().nth(table).map(|t| t.handle.borrow_mut().evict(visits))
+    }
+
+    /// Reads more of one of its tables. Returns whether there is nothing more to be read.
+    pub fn warm(&self, table: usize, max: usize) -> bool {
+        let Some(table) = self.tables().nth(table) else { return true };
+        let mut done = true;
+        self.failure.guard(|| {
+            done = table.handle.borrow_mut().warm(max)?;
+            Ok(())
+        });
+        done
     }
 
     /// Takes live rows of a relation.
@@ -271,8 +312,14 @@ impl<'scope> Graph<'_, 'scope> {
                 let local = match self.moved.remove(&at) {
                     Some(moved) => LocalNode { tapped: Tapped::default(), stats, ..moved },
                     None => {
-                        let tables = operator.state().into_iter().map(|(_, handle)| handle);
-                        let tables = self.tables.by_ref().zip(tables).collect();
+                        let tables = operator.state().into_iter().map(|(_, handle)| {
+                            let missing = || Error::internal("a job has fewer state tables than its operators need");
+                            Ok(Table { id: self.tables.next().ok_or_else(missing)?, handle })
+                        });
+                        let tables = tables.collect::<Result<Vec<_>>>().unwrap_or_else(|error| {
+                            self.failure.set(error);
+                            Vec::new()
+                        });
                         LocalNode { operator: Rc::new(RefCell::new(operator)), tables, tapped: Tapped::default(), stats }
                     }
                 };

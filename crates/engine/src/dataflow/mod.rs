@@ -11,6 +11,7 @@ mod adapter;
 mod chunk;
 mod import;
 mod job;
+mod residency;
 mod stored;
 mod worker;
 

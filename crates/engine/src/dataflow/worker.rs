@@ -15,6 +15,7 @@ use timely::communication::Config as Communication;
 use timely::worker::Worker;
 
 use super::job::{Build, LocalJob, Start};
+use super::residency::{self, Residency};
 use crate::job::{JobSpec, OperatorStats};
 use crate::messages::{Command, EpochCommand, Report, Tap};
 
@@ -72,6 +73,7 @@ pub(crate) fn spawn(
             jobs: BTreeMap::new(),
             open: VecDeque::new(),
             draining: None,
+            residency: Residency::default(),
         }
         .run(worker, &commands);
     })
@@ -117,6 +119,7 @@ struct Loop {
     jobs: BTreeMap<JobId, LocalJob>,
     open: VecDeque<OpenEpoch>,
     draining: Option<Draining>,
+    residency: Residency,
 }
 
 impl Loop {
@@ -125,7 +128,7 @@ impl Loop {
             // A checkpoint's state is sealed before any later command is taken.
             while !self.seal_waits() {
                 // Dataflows of constants end by themselves; state that is being encoded must not wait for a command.
-                let command = if worker.has_dataflows() || self.draining.is_some() {
+                let command = if worker.has_dataflows() || self.is_busy() {
                     commands.try_recv().ok()
                 } else {
                     match commands.recv() {
@@ -145,11 +148,19 @@ impl Loop {
                 }
                 self.finish_epochs();
             }
-            let park = if self.draining.is_some() { Duration::ZERO } else { Duration::from_millis(500) };
+            let park = if self.is_busy() { Duration::ZERO } else { Duration::from_millis(500) };
             worker.step_or_park(Some(park));
             self.finish_epochs();
             self.drain_slice();
+            if self.draining.is_none() && self.residency.slice(&mut self.jobs) {
+                (self.report)(Report::Evicted { state_bytes: residency::total(&self.jobs) });
+            }
         }
+    }
+
+    /// Whether there is something to do without any input.
+    fn is_busy(&self) -> bool {
+        self.draining.is_some() || self.residency.is_busy(&self.jobs)
     }
 
     fn seal_waits(&self) -> bool {
@@ -186,6 +197,8 @@ impl Loop {
                 self.build(worker, spec, from, Start::Moved(nodes));
             }
             Command::Epoch(command) => self.begin(command),
+            Command::Warm { max } => self.residency.warm_up_to(max),
+            Command::Evict { keep } => self.residency.evict(&self.jobs, keep),
             Command::Stop => {}
         }
     }
@@ -193,7 +206,12 @@ impl Loop {
     fn build(&mut self, worker: &mut Worker, spec: Arc<JobSpec>, from: Epoch, start: Start<'_>) {
         let register = Arc::clone(&self.register);
         let mut build = Build { worker, store: &self.store, register: &move |s| register(s) };
+        let fresh = matches!(start, Start::Fresh(..));
         let job = LocalJob::build(&mut build, Arc::clone(&spec), from, start);
+        if !fresh {
+            // Not all of its state need be in memory.
+            self.residency.add(spec.id, job.table_bytes().count());
+        }
         self.jobs.insert(spec.id, job);
     }
 
@@ -297,6 +315,7 @@ impl Loop {
         let (mut failed, mut backfill) = (Vec::new(), Vec::new());
         for id in active {
             let Some(job) = self.jobs.get_mut(id) else { continue };
+            job.measure();
             if let Some(error) = job.failure.get()
                 && !job.failure_told
             {
@@ -309,7 +328,7 @@ impl Loop {
                 backfill.push((*id, rows, done));
             }
         }
-        (self.report)(Report::EpochDone { epoch, failed, backfill });
+        (self.report)(Report::EpochDone { epoch, failed, backfill, state_bytes: residency::total(&self.jobs) });
     }
 
     /// The state of all jobs as of this epoch's end is what the checkpoint gets.
@@ -319,6 +338,7 @@ impl Loop {
             self.drain_slice();
         }
         let started = Instant::now();
+        self.residency.stop_evicting();
         self.jobs.values().for_each(LocalJob::seal);
         let jobs = self.jobs.keys().copied().collect();
         self.draining = Some(Draining { epoch, jobs, tables: vec![], stall: started.elapsed(), resumed: Instant::now() });

@@ -55,6 +55,7 @@ impl Operator for Distinct {
             }
         }
         let mut counts = self.counts.borrow_mut();
+        counts.fetch(seen.iter())?;
         let (mut rows, mut weights) = (Vec::new(), Vec::new());
         for (number, change) in changes.into_iter().enumerate() {
             if number % WARM_KEYS == 0 {

@@ -1,18 +1,23 @@
 //! DataFusion's expressions over the columns of a node's input, with PostgreSQL's errors.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::prep_null_mask_filter;
 use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::Operator;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::physical_expr::expressions::{BinaryExpr, Literal, NegativeExpr};
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal, NegativeExpr};
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use millpond_common::{Error, Result, SqlState};
 use millpond_plan::PlanExpr;
+
+use super::output::record_batch;
 
 /// An expression that can be evaluated on batches of one schema.
 pub struct BoundExpr {
@@ -36,6 +41,40 @@ impl BoundExpr {
     pub fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef> {
         let value = self.physical.evaluate(batch).and_then(|v| v.into_array(batch.num_rows()));
         value.map_err(from_datafusion)
+    }
+}
+
+/// A condition that is evaluated before the columns that it does not read exist.
+pub struct Condition {
+    expr: BoundExpr,
+    schema: SchemaRef,
+    /// The positions of the columns that it reads.
+    columns: Vec<usize>,
+}
+
+impl Condition {
+    /// Binds a condition over the columns of `input`.
+    pub fn new(expr: &PlanExpr, input: &Schema) -> Result<Self> {
+        let whole = BoundExpr::new(expr, input)?;
+        let columns = collect_columns(&whole.physical).iter().map(|c| c.index()).collect::<BTreeSet<_>>();
+        let columns = columns.into_iter().collect::<Vec<_>>();
+        let physical = Arc::clone(&whole.physical).transform_up(|e| match e.downcast_ref::<Column>() {
+            Some(c) => {
+                let place = columns.iter().position(|i| *i == c.index()).unwrap_or_default();
+                Ok(Transformed::yes(Arc::new(Column::new(c.name(), place)) as Arc<dyn PhysicalExpr>))
+            }
+            None => Ok(Transformed::no(e)),
+        });
+        let expr = BoundExpr { physical: physical.map_err(from_datafusion)?.data };
+        Ok(Condition { expr, schema: Arc::new(input.project(&columns)?), columns })
+    }
+
+    /// For which of `rows` rows it is true; `column` makes a column.
+    pub fn truth(&self, rows: usize, column: impl FnMut(usize) -> Result<ArrayRef>) -> Result<BooleanArray> {
+        let columns = self.columns.iter().copied().map(column).collect::<Result<Vec<_>>>()?;
+        let value = self.expr.evaluate(&record_batch(&self.schema, columns, rows)?)?;
+        let mask = value.as_boolean_opt().ok_or_else(|| Error::internal("a condition is not boolean"))?;
+        Ok(if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() })
     }
 }
 

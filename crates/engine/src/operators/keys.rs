@@ -115,6 +115,11 @@ impl Keys {
         self.hashes.len()
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.rows()).map(|i| self.get(i))
+    }
+
     /// The hash of row `i`'s key.
     #[inline]
     pub fn hash(&self, i: usize) -> u64 {
@@ -188,6 +193,11 @@ impl Interner {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
+    }
+
+    /// All of them, by number.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|number| self.get(number))
     }
 
     /// Forgets all keys.

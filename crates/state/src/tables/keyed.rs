@@ -1,21 +1,29 @@
 //! State with one value per key: groups of an aggregate, rows seen, positions.
 
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
 use super::slab::{Place, Slab};
+use super::stored::{Evicted, Spill, StoredTable};
 use super::{Entries, Generations, Mark, StateTable, StateValue, TableStats};
 use millpond_common::Result;
 
-/// A hash map from key bytes (first byte: virtual node) to values, which knows what has changed.
+/// A hash map from key bytes (first byte: virtual node) to values, which knows what has changed. Where entries have been evicted,
+/// all but [`fetch`](Self::fetch) sees what is in memory alone.
 pub struct KeyedState<V> {
     slab: Slab<Entry<V>>,
     changes: Generations<Place>,
     /// Entries that have a value.
     live: usize,
+    spill: Spill,
 }
 
 struct Entry<V> {
-    /// `None`: removed, but the checkpoint still has it; leaves when that is encoded.
+    /// `None`: removed, but the checkpoint still has it; leaves when that is encoded, or later where entries may be evicted.
     value: Option<V>,
     mark: Mark,
+    /// It was fetched since it was last looked at for eviction.
+    used: bool,
     /// The checkpoint has (or is about to get) a value for this key.
     stored: bool,
 }
@@ -47,7 +55,22 @@ impl<V: StateValue> Entry<V> {
 impl<V: StateValue> KeyedState<V> {
     /// An empty table.
     pub fn new() -> Self {
-        KeyedState { slab: Slab::new(), changes: Generations::new(), live: 0 }
+        KeyedState { slab: Slab::new(), changes: Generations::new(), live: 0, spill: Spill::default() }
+    }
+
+    /// Makes sure that the values of these keys are in memory; to be called for all that is about to be asked for.
+    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = &'k [u8]>) -> Result<()> {
+        let Some(stored) = self.spill.beyond() else { return Ok(()) };
+        let mut missing = Vec::new();
+        for key in keys {
+            match self.slab.find(key).and_then(|place| self.slab.get_mut(place)) {
+                Some(entry) => entry.used = true,
+                None => missing.push(key),
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        stored.get(&missing, &mut |key, value| self.load(key, value))
     }
 
     /// The value of a key.
@@ -73,7 +96,7 @@ impl<V: StateValue> KeyedState<V> {
         let place = match self.slab.find(key) {
             Some(place) => place,
             None => {
-                let place = self.slab.insert(key, Entry { value: None, mark: self.changes.open, stored: false });
+                let place = self.slab.insert(key, Entry { value: None, mark: self.changes.open, used: true, stored: false });
                 self.changes.touched.push(place);
                 place
             }
@@ -101,7 +124,7 @@ impl<V: StateValue> KeyedState<V> {
         entry.touch(&mut self.changes, place, key);
         let value = entry.value.take()?;
         self.live -= 1;
-        if !entry.stored {
+        if !entry.stored && !self.spill.partial {
             self.slab.remove(place);
         }
         Some(value)
@@ -140,7 +163,7 @@ impl<V: StateValue> StateTable for KeyedState<V> {
             let Some(place) = self.changes.sealed.pop() else { break };
             let Some((key, entry)) = self.slab.entry_mut(place).filter(|(_, e)| self.changes.is_sealed(e.mark)) else { continue };
             entry.encode(key, &mut out);
-            if entry.value.is_none() {
+            if entry.value.is_none() && !self.spill.partial {
                 self.slab.remove(place);
             }
         }
@@ -149,13 +172,64 @@ impl<V: StateValue> StateTable for KeyedState<V> {
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let value = V::decode(value)?;
-        self.slab.insert(key, Entry { value: Some(value), mark: Mark::Clean, stored: true });
+        self.slab.insert(key, Entry { value: Some(value), mark: Mark::Clean, used: true, stored: true });
         self.live += 1;
         Ok(())
     }
 
+    fn attach(&mut self, stored: Rc<dyn StoredTable>, partial: bool) {
+        self.spill.attach(stored, partial);
+    }
+
+    fn is_partial(&self) -> bool {
+        self.spill.partial
+    }
+
+    fn warm(&mut self, max: usize) -> Result<bool> {
+        let Some((stored, from)) = self.spill.warm_from() else { return Ok(true) };
+        let (mut rows, mut next) = (0, None);
+        stored.walk(&from, &mut |key, value| {
+            if rows >= max {
+                next = Some(key.to_vec());
+                return Ok(ControlFlow::Break(()));
+            }
+            rows += 1;
+            if self.slab.find(key).is_none() {
+                self.load(key, value)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(self.spill.warmed(next))
+    }
+
+    fn evict(&mut self, visits: usize) -> Evicted {
+        let mut evicted = Evicted::default();
+        for _ in 0..visits {
+            let Some(place) = self.spill.next_place(self.slab.slots()) else {
+                evicted.wrapped = true;
+                break;
+            };
+            let Some((key, entry)) = self.slab.entry_mut(place).filter(|(_, e)| e.mark == Mark::Clean) else { continue };
+            if std::mem::take(&mut entry.used) {
+                continue;
+            }
+            evicted.bytes += Slab::<Entry<V>>::bytes_of(key) + entry.value.as_ref().map_or(0, |v| v.bytes().saturating_sub(size_of::<V>()));
+            self.live -= usize::from(entry.value.is_some());
+            self.slab.remove(place);
+            self.spill.left();
+        }
+        let changes = &mut self.changes;
+        self.slab.shrink(|place, entry| {
+            if entry.mark == changes.open {
+                changes.touched.push(place)
+            }
+        });
+        evicted
+    }
+
     fn stats(&self) -> TableStats {
-        let heap = sampled(self.len(), self.iter().map(|(_, v)| v.bytes().saturating_sub(size_of::<V>())));
+        let values = self.slab.sample().filter_map(|entry| entry.value.as_ref());
+        let heap = sampled(self.len(), values.map(|v| v.bytes().saturating_sub(size_of::<V>())));
         TableStats { rows: self.len() as u64, bytes: (self.slab.bytes() + heap) as u64 }
     }
 }

@@ -8,27 +8,37 @@
 //! sealed changes are encoded afterwards, in slices between the steps of the dataflow ([`StateTable::drain`]); an entry that is to
 //! change before its turn has come is encoded first. That costs the worker less than handing the values over would: each
 //! changed entry is visited once more, and never copied or merged back. Sorting, writing and syncing are the committer's.
+//!
+//! A table need not be in memory as a whole. After a start it is [attached](StateTable::attach) to what the newest checkpoint has of it, and read
+//! when it is asked for, and meanwhile little by little ([`StateTable::warm`]); when memory is short, entries that have not changed since
+//! the newest checkpoint leave ([`StateTable::evict`]). An operator fetches the keys of its epoch before it asks for any of them: many at a
+//! time, and once. See `stored` for the law that keeps this right.
 
 mod bytes;
 mod entries;
+mod gaps;
 mod keyed;
 mod multi;
 mod slab;
 mod sorted;
+mod stored;
 mod value;
 
 pub use entries::Entries;
 pub use keyed::KeyedState;
 pub use multi::MultiState;
 pub use sorted::SortedState;
+pub use stored::{Evicted, StoredTable, Take, Walk};
 pub use value::StateValue;
+
+use std::rc::Rc;
 
 use millpond_common::Result;
 
-/// Size of a state table, for metrics and memory control.
+/// Size of a state table in memory, for metrics and memory control.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableStats {
-    /// Live rows (for [`MultiState`]: distinct rows).
+    /// Live rows in memory (for [`MultiState`]: distinct rows).
     pub rows: u64,
     /// Approximate bytes of memory.
     pub bytes: u64,
@@ -51,6 +61,16 @@ pub trait StateTable {
     }
     /// Puts back one stored entry. Only on a table that nothing else has touched yet.
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()>;
+    /// From now on entries may be evicted. `partial`: none of what is stored is in memory yet; only on a table that nothing else has touched.
+    fn attach(&mut self, stored: Rc<dyn StoredTable>, partial: bool);
+    /// Whether entries may be stored that are not in memory.
+    fn is_partial(&self) -> bool;
+    /// Reads more of what is stored, about `max` entries. Returns whether there is nothing more to be read this way: all is in memory, or
+    /// some has been evicted meanwhile.
+    fn warm(&mut self, max: usize) -> Result<bool>;
+    /// Looks at about so many entries, and evicts those that have neither changed since they were encoded nor been fetched since they were looked
+    /// at last. Only while nothing that was sealed is on its way to a checkpoint; does nothing on a table that is not attached.
+    fn evict(&mut self, visits: usize) -> Evicted;
     /// Its size.
     fn stats(&self) -> TableStats;
 }

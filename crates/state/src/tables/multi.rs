@@ -1,10 +1,14 @@
 //! State with many weighted rows per key: one side of a join, the values of a group.
 
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
 use hashbrown::HashTable;
 use millpond_common::hash::hash_bytes;
 use millpond_common::{Error, Result, SqlState};
 
 use super::slab::{Place, Slab};
+use super::stored::{Evicted, Spill, StoredTable};
 use super::{Entries, Generations, Mark, StateTable, TableStats};
 
 /// A key with more rows than this gets a hash index over them.
@@ -13,7 +17,8 @@ const INDEX_ABOVE: usize = 16;
 /// A map from key bytes (first byte: virtual node) to a multiset of rows, which knows what has changed.
 ///
 /// Stored form, one entry per distinct row: first byte of the key | length of the rest of the key, u32 big-endian |
-/// rest of the key | row, with the weight as a variable-length integer. So the rows of a key lie side by side.
+/// rest of the key | row, with the weight as a variable-length integer. So the rows of a key lie side by side. All rows of a key are in
+/// memory, or none is; where keys have been evicted, all but [`fetch`](Self::fetch) sees what is in memory alone.
 pub struct MultiState {
     slab: Slab<Group>,
     /// Hints are a key's place and a row's position there.
@@ -21,6 +26,7 @@ pub struct MultiState {
     /// Distinct rows with a weight.
     live: usize,
     row_bytes: usize,
+    spill: Spill,
 }
 
 /// All rows of one key. Their bytes lie end to end, so that reading them all costs few cache misses.
@@ -33,6 +39,8 @@ struct Group {
     /// Positions in `rows` by hash, for keys with many rows.
     index: Option<Box<HashTable<u32>>>,
     total: i64,
+    /// It was fetched since it was last looked at for eviction.
+    used: bool,
 }
 
 struct Row {
@@ -63,7 +71,35 @@ impl Row {
 impl MultiState {
     /// An empty table.
     pub fn new() -> Self {
-        MultiState { slab: Slab::new(), changes: Generations::new(), live: 0, row_bytes: 0 }
+        MultiState { slab: Slab::new(), changes: Generations::new(), live: 0, row_bytes: 0, spill: Spill::default() }
+    }
+
+    /// Makes sure that the rows of these keys are in memory; to be called for all that is about to be asked for or added to.
+    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = &'k [u8]>) -> Result<()> {
+        let Some(stored) = self.spill.beyond() else { return Ok(()) };
+        let mut missing = Vec::new();
+        for key in keys {
+            match self.slab.find(key).and_then(|place| self.slab.get_mut(place)) {
+                Some(group) => group.used = true,
+                None => missing.push(key),
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        let prefixes = missing.iter().map(|key| {
+            self.slab.insert(key, Group { used: true, ..Group::default() }); // without rows: that is known then, too
+            let mut prefix = Vec::with_capacity(key.len() + 4);
+            push_stored_key(&mut prefix, key, &[]);
+            prefix
+        });
+        let mut prefixes = prefixes.collect::<Vec<_>>();
+        prefixes.sort_unstable();
+        stored.prefixes(&prefixes, &mut |key, value| self.load(key, value))
+    }
+
+    /// Whether keys may be stored that are not in memory.
+    pub fn is_partial(&self) -> bool {
+        self.spill.partial
     }
 
     /// The rows of a key with their weights (never 0), in no order.
@@ -130,7 +166,7 @@ impl MultiState {
             Some(moved) if moved.mark == self.changes.open => self.changes.touched.push((place, position)),
             Some(moved) if self.changes.is_sealed(moved.mark) => self.changes.sealed.push((place, position)),
             Some(_) => {}
-            None if group.rows.is_empty() => drop(self.slab.remove(place)),
+            None if group.rows.is_empty() && !self.spill.partial => drop(self.slab.remove(place)),
             None => {}
         }
     }
@@ -252,7 +288,7 @@ impl StateTable for MultiState {
     }
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let (key, row) = split_key(key).ok_or_else(|| Error::new(SqlState::DATA_CORRUPTED, "stored row of a join cannot be read"))?;
+        let (key, row) = split(key)?;
         let weight = decode_weight(value).ok_or_else(|| Error::new(SqlState::DATA_CORRUPTED, "stored weight cannot be read"))?;
         let place = match self.slab.find(&key) {
             Some(place) => place,
@@ -264,6 +300,66 @@ impl StateTable for MultiState {
         self.row_bytes += row.len();
         self.live += 1;
         Ok(())
+    }
+
+    fn attach(&mut self, stored: Rc<dyn StoredTable>, partial: bool) {
+        self.spill.attach(stored, partial);
+    }
+
+    fn is_partial(&self) -> bool {
+        self.spill.partial
+    }
+
+    fn warm(&mut self, max: usize) -> Result<bool> {
+        let Some((stored, from)) = self.spill.warm_from() else { return Ok(true) };
+        // A key that is in memory is so with all its rows.
+        let (mut rows, mut next, mut last, mut known) = (0, None, Vec::new(), false);
+        stored.walk(&from, &mut |key, value| {
+            rows += 1;
+            let prefix = key_part(key)?;
+            if prefix != last {
+                if rows > max {
+                    next = Some(key.to_vec());
+                    return Ok(ControlFlow::Break(()));
+                }
+                known = self.slab.find(&split(key)?.0).is_some();
+                prefix.clone_into(&mut last);
+            }
+            if !known {
+                self.load(key, value)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(self.spill.warmed(next))
+    }
+
+    fn evict(&mut self, visits: usize) -> Evicted {
+        let mut evicted = Evicted::default();
+        let mut left = visits;
+        while left > 0 {
+            let Some(place) = self.spill.next_place(self.slab.slots()) else {
+                evicted.wrapped = true;
+                break;
+            };
+            left -= 1;
+            let Some((key, group)) = self.slab.entry_mut(place) else { continue };
+            left = left.saturating_sub(group.rows.len());
+            if std::mem::take(&mut group.used) || group.rows.iter().any(|r| r.mark != Mark::Clean) {
+                continue;
+            }
+            let rows = group.rows.capacity() * size_of::<Row>() + group.bytes.capacity();
+            evicted.bytes += Slab::<Group>::bytes_of(key) + rows;
+            self.live -= group.rows.iter().filter(|r| r.weight != 0).count();
+            self.row_bytes -= group.rows.iter().map(|r| r.length as usize).sum::<usize>();
+            self.slab.remove(place);
+            self.spill.left();
+        }
+        let changes = &mut self.changes;
+        self.slab.shrink(|place, group| {
+            let changed = group.rows.iter().enumerate().filter(|(_, row)| row.mark == changes.open);
+            changes.touched.extend(changed.map(|(position, _)| (place, position as u32)));
+        });
+        evicted
     }
 
     fn stats(&self) -> TableStats {
@@ -280,7 +376,21 @@ fn push_stored_key(out: &mut Vec<u8>, key: &[u8], row: &[u8]) {
     out.extend_from_slice(row);
 }
 
+fn unreadable() -> Error {
+    Error::new(SqlState::DATA_CORRUPTED, "stored row of a join cannot be read")
+}
+
 /// The key and the row of a stored key.
+fn split(stored: &[u8]) -> Result<(Vec<u8>, &[u8])> {
+    split_key(stored).ok_or_else(unreadable)
+}
+
+/// A stored key without the row in it.
+fn key_part(stored: &[u8]) -> Result<&[u8]> {
+    let length = stored.get(1..5).and_then(|l| l.try_into().ok()).map(u32::from_be_bytes).ok_or_else(unreadable)?;
+    stored.get(..5 + length as usize).ok_or_else(unreadable)
+}
+
 fn split_key(stored: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let (vnode, rest) = stored.split_first()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;

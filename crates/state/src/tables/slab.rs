@@ -98,7 +98,7 @@ impl<T> Slab<T> {
         let hash = self.hash(key);
         let slot = Slot { key: SmallBytes::new(key), item: Some(item) };
         self.key_heap_bytes += slot.key.heap_bytes();
-        let place = match self.free.pop() {
+        let place = match self.pop_free() {
             Some(place) => {
                 if let Some(target) = self.slot_mut(place) {
                     *target = slot;
@@ -109,6 +109,16 @@ impl<T> Slab<T> {
         };
         self.index.insert_unique(spread(hash), Reference { hash, place }, |r| spread(r.hash));
         place
+    }
+
+    /// A free place. Places that went with their chunk are forgotten here.
+    fn pop_free(&mut self) -> Option<Place> {
+        while let Some(place) = self.free.pop() {
+            if self.slot(place).is_some() {
+                return Some(place);
+            }
+        }
+        None
     }
 
     fn append(&mut self, slot: Slot<T>) -> Place {
@@ -139,6 +149,40 @@ impl<T> Slab<T> {
         Some(item)
     }
 
+    /// How many places there are, free ones included.
+    pub(crate) fn slots(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
+    }
+
+    /// Gives the memory of the last chunk back where less than half of all places are used: what is in it moves to free places
+    /// before it. Calls `moved` with the new places.
+    pub(crate) fn shrink(&mut self, mut moved: impl FnMut(Place, &mut T)) {
+        let last = match self.chunks.len() {
+            count if count >= 4 && self.index.len() * 2 < self.slots() => self.chunks.pop().unwrap_or_default(),
+            _ => return,
+        };
+        for (at, slot) in last.into_iter().enumerate().filter(|(_, slot)| slot.item.is_some()) {
+            let from = (self.chunks.len() * CHUNK + at) as Place;
+            let hash = self.hash(slot.key.as_slice());
+            let to = self.pop_free().expect("less than half of the places are used");
+            if let Some(reference) = self.index.find_mut(spread(hash), |r| r.place == from) {
+                reference.place = to;
+            }
+            if let Some(target) = self.slot_mut(to) {
+                *target = slot;
+                target.item.iter_mut().for_each(|item| moved(to, item));
+            }
+        }
+        if self.index.capacity() > 4 * self.index.len() {
+            self.index.shrink_to(2 * self.index.len(), |r| spread(r.hash));
+        }
+        if self.free.len() > self.slots() {
+            let slots = self.slots();
+            self.free.retain(|place| (*place as usize) < slots);
+            self.free.shrink_to(2 * self.free.len());
+        }
+    }
+
     /// How many items there are.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
@@ -148,6 +192,19 @@ impl<T> Slab<T> {
     /// All keys and items, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &T)> {
         self.chunks.iter().flatten().filter_map(|s| Some((s.key.as_slice(), s.item.as_ref()?)))
+    }
+
+    /// Some of the items, from all over.
+    pub(crate) fn sample(&self) -> impl Iterator<Item = &T> {
+        const ITEMS: usize = 64;
+        let slots = self.slots();
+        let near = move |at: usize| (at..slots.min(at + ITEMS)).find_map(|place| self.get(place as Place));
+        (0..ITEMS.min(slots)).filter_map(move |i| near(i * slots / ITEMS.min(slots)))
+    }
+
+    /// Bytes that an item with this key takes, without what it holds outside of itself.
+    pub(crate) fn bytes_of(key: &[u8]) -> usize {
+        size_of::<Slot<T>>() + 2 * size_of::<Reference>() + if key.len() > 22 { key.len() } else { 0 }
     }
 
     /// Bytes of memory, without what the items hold outside of themselves.
@@ -190,5 +247,31 @@ mod tests {
         assert_eq!(slab.len(), model.len());
         assert_eq!(slab.iter().count(), model.len());
         assert!(slab.chunks.len() > 1, "the test should fill more than one chunk");
+    }
+
+    #[test]
+    fn gives_memory_back_and_grows_again() {
+        let (mut slab, mut model) = (Slab::new(), HashMap::new());
+        for round in 0..3u32 {
+            for i in 0..40_000u32 {
+                slab.insert(&(round, i).1.to_be_bytes(), i);
+                model.insert(i, i);
+            }
+            let full = slab.bytes();
+            for i in (0..40_000u32).filter(|i| i % 16 != round) {
+                slab.remove(slab.find(&i.to_be_bytes()).unwrap());
+                model.remove(&i);
+            }
+            let mut moves = 0;
+            for _ in 0..20 {
+                slab.shrink(|_, _| moves += 1);
+            }
+            assert!(slab.bytes() * 2 < full && moves > 0, "{} of {full} bytes after {moves} moves", slab.bytes());
+            for i in 0..40_000u32 {
+                let found = slab.find(&i.to_be_bytes()).and_then(|p| slab.get(p)).copied();
+                assert_eq!(found, model.get(&i).copied());
+            }
+            model.drain().for_each(|(i, _)| assert!(slab.remove(slab.find(&i.to_be_bytes()).unwrap()).is_some()));
+        }
     }
 }

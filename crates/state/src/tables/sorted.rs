@@ -1,14 +1,18 @@
 //! State with one value per key, in key order: ranks, timers, windows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
+use std::rc::Rc;
 
 use super::bytes::SmallBytes;
+use super::gaps::Gaps;
 use super::keyed::sampled;
+use super::stored::{Evicted, StoredTable};
 use super::{Entries, Generations, Mark, StateTable, StateValue, TableStats};
 use millpond_common::Result;
 
-/// An ordered map from key bytes (first byte: virtual node) to values, which knows what has changed.
+/// An ordered map from key bytes (first byte: virtual node) to values, which knows what has changed. Where entries have been evicted,
+/// all but [`fetch`](Self::fetch) sees what is in memory alone.
 pub struct SortedState<V> {
     map: BTreeMap<SmallBytes, Entry<V>>,
     changes: Generations<SmallBytes>,
@@ -17,6 +21,11 @@ pub struct SortedState<V> {
     /// Those of the sealed generation.
     sealed_removed: BTreeSet<SmallBytes>,
     heap_bytes: usize,
+    stored: Option<Rc<dyn StoredTable>>,
+    /// Which keys are not in memory. As in the hash tables, what is stored of them has not changed since the newest checkpoint.
+    gaps: Gaps,
+    /// Where the next look for entries to evict begins.
+    hand: Vec<u8>,
 }
 
 struct Entry<V> {
@@ -50,7 +59,46 @@ impl<V: StateValue> SortedState<V> {
     /// An empty table.
     pub fn new() -> Self {
         let (removed, sealed_removed) = (BTreeSet::new(), BTreeSet::new());
-        SortedState { map: BTreeMap::new(), changes: Generations::new(), removed, sealed_removed, heap_bytes: 0 }
+        SortedState {
+            map: BTreeMap::new(),
+            changes: Generations::new(),
+            removed,
+            sealed_removed,
+            heap_bytes: 0,
+            stored: None,
+            gaps: Gaps::default(),
+            hand: Vec::new(),
+        }
+    }
+
+    /// Makes sure that all keys that start with one of `prefixes` are in memory; to be called for all that is about to be asked for.
+    pub fn fetch<'k>(&mut self, prefixes: impl IntoIterator<Item = &'k [u8]>) -> Result<()> {
+        let Some(stored) = self.stored.clone().filter(|_| !self.gaps.is_empty()) else { return Ok(()) };
+        for prefix in prefixes {
+            let end = successor(prefix);
+            for (from, to) in self.gaps.close(prefix, end.as_deref()) {
+                self.read(&*stored, &from, to.as_deref(), usize::MAX)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the stored entries of a range that was a gap, about `max` of them; returns where it stopped.
+    fn read(&mut self, stored: &dyn StoredTable, from: &[u8], to: Option<&[u8]>, max: usize) -> Result<Option<Vec<u8>>> {
+        let (mut rows, mut next) = (0, None);
+        stored.walk(from, &mut |key, value| {
+            if to.is_some_and(|to| key >= to) {
+                return Ok(ControlFlow::Break(()));
+            }
+            if rows >= max {
+                next = Some(key.to_vec());
+                return Ok(ControlFlow::Break(()));
+            }
+            rows += 1;
+            self.load(key, value)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(next)
     }
 
     /// The value of a key.
@@ -158,6 +206,67 @@ impl<V: StateValue> StateTable for SortedState<V> {
         self.heap_bytes += key.heap_bytes();
         self.map.insert(key, Entry { value: V::decode(value)?, mark: Mark::Clean, stored: true });
         Ok(())
+    }
+
+    fn attach(&mut self, stored: Rc<dyn StoredTable>, partial: bool) {
+        self.stored = Some(stored);
+        self.gaps = if partial { Gaps::all() } else { Gaps::default() };
+    }
+
+    fn is_partial(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
+    fn warm(&mut self, max: usize) -> Result<bool> {
+        let Some((from, to)) = self.gaps.first() else { return Ok(true) };
+        let Some(stored) = self.stored.clone() else { return Ok(true) };
+        let next = self.read(&*stored, &from, to.as_deref(), max)?;
+        let end = next.as_deref().or(to.as_deref());
+        self.gaps.close(&from, end);
+        Ok(self.gaps.is_empty())
+    }
+
+    fn evict(&mut self, visits: usize) -> Evicted {
+        let mut evicted = Evicted::default();
+        if self.stored.is_none() {
+            return Evicted { wrapped: true, ..evicted };
+        }
+        // Neighbours that leave together make one gap; an entry that has changed, or was deleted, ends it.
+        let (mut run, mut runs) = (Vec::new(), Vec::new());
+        let mut next = None;
+        for (at, (key, entry)) in self.map.range::<[u8], _>((Bound::Included(self.hand.as_slice()), Bound::Unbounded)).enumerate() {
+            if at == visits {
+                next = Some(key.as_slice().to_vec());
+                break;
+            }
+            let deleted =
+                |last: &SmallBytes| self.removed.range::<[u8], _>((Bound::Excluded(last.as_slice()), Bound::Excluded(key.as_slice())));
+            if run.last().is_some_and(|last| deleted(last).next().is_some()) || entry.mark != Mark::Clean {
+                runs.push(std::mem::take(&mut run));
+            }
+            if entry.mark == Mark::Clean {
+                run.push(key.clone());
+            }
+        }
+        runs.push(run);
+        for run in runs {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let end = [last.as_slice(), &[0]].concat();
+            self.gaps.open(first.as_slice(), &end, |from, to| {
+                let between = (Bound::Included(from), Bound::Excluded(to));
+                self.map.range::<[u8], _>(between).next().is_none() && self.removed.range::<[u8], _>(between).next().is_none()
+            });
+            for key in &run {
+                if let Some(entry) = self.map.remove(key.as_slice()) {
+                    self.heap_bytes -= key.heap_bytes();
+                    evicted.bytes +=
+                        size_of::<SmallBytes>() + size_of::<Entry<V>>() + key.heap_bytes() + entry.value.bytes() - size_of::<V>();
+                }
+            }
+        }
+        evicted.wrapped = next.is_none();
+        self.hand = next.unwrap_or_default();
+        evicted
     }
 
     fn stats(&self) -> TableStats {

@@ -225,15 +225,7 @@ fn operator_state_is_loaded_by_vnode() {
     store.commit(second).unwrap();
     drop(store);
     let (store, _) = open(dir.path());
-    let load = |table, vnodes| {
-        let mut found = Vec::new();
-        let mut take = |key: &[u8], value: &[u8]| {
-            found.push((key.to_vec(), value.to_vec()));
-            Ok(())
-        };
-        store.state_load(StateTableId(table), vnodes, &mut take).unwrap();
-        found
-    };
+    let load = |table, vnodes| state_entries(&store, table, vnodes).unwrap();
     assert_eq!(load(8, 0..256), [(b"\x02b".to_vec(), b"3".to_vec()), (b"\xffc".to_vec(), vec![])]);
     assert_eq!(load(8, 0..3), [(b"\x02b".to_vec(), b"3".to_vec())]);
     assert_eq!(load(9, 0..256).len(), 1);
@@ -344,15 +336,7 @@ fn a_relation_can_be_cleared_at_start() {
     let mut first = checkpoint(1, 0);
     first.frozen.push(state(b"old", b"\x01k"));
     store.commit(first).unwrap();
-    let load = |store: &Store| {
-        let mut found = Vec::new();
-        let mut take = |key: &[u8], value: &[u8]| {
-            found.push((key.to_vec(), value.to_vec()));
-            Ok(())
-        };
-        store.state_load(StateTableId(8), 0..256, &mut take).unwrap();
-        found
-    };
+    let load = |store: &Arc<Store>| state_entries(store, 8, 0..256).unwrap();
     drop(store);
     for round in 0..3 {
         let (store, _) = open(dir.path());

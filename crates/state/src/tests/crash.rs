@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use millpond_common::{RelationId, StateTableId};
 
@@ -101,14 +102,10 @@ fn check_view(view: &ReadView, epoch: u64) {
     assert_eq!(view.row_estimate(RelationId(BAG)), epoch);
 }
 
-fn check_rows(store: &Store, epoch: u64) {
+fn check_rows(store: &Arc<Store>, epoch: u64) {
     check_view(&store.durable_view(), epoch);
-    let mut state = Vec::new();
-    let mut take = |_: &[u8], value: &[u8]| {
-        state.extend((!value.is_empty()).then(|| u64::from_le_bytes(value.try_into().unwrap())));
-        Ok(())
-    };
-    store.state_load(STATE, 0..256, &mut take).unwrap();
+    let values = state_entries(store, STATE.0, 0..256).unwrap().into_iter().map(|(_, value)| value).filter(|v| !v.is_empty());
+    let state = values.map(|v| u64::from_le_bytes(v.try_into().unwrap())).collect::<Vec<_>>();
     assert_eq!(state, if epoch == 0 { vec![] } else { vec![epoch] });
 }
 

@@ -1,13 +1,14 @@
 //! Figures of large state, printed by
 //! `cargo test --release -p millpond-state measure -- --ignored --nocapture` (rows in `MILLPOND_MEASURE_ROWS`, 10 million by default).
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use millpond_common::hash::mix;
 use millpond_common::{Result, StateTableId};
 
 use super::support::*;
-use crate::{Entries, FrozenTable, KeyedState, MultiState, SavepointKind, StateTable, StateValue};
+use crate::{Entries, FrozenTable, KeyedState, MultiState, SavepointKind, StateTable, StateValue, TableLookup};
 
 /// As large as the state of a group with two aggregates.
 struct Group {
@@ -131,6 +132,7 @@ fn measure() {
     let (store, _) = open(dir.path());
     println!("closed in {closed:?}, opened in {:?}", started.elapsed());
     let mut table = KeyedState::<Group>::new();
-    store.state_load(StateTableId(1), 0..256, &mut |key, value| table.load(key, value)).unwrap();
+    table.attach(Rc::new(TableLookup::new(&store, StateTableId(1), 0..256)), true);
+    assert!(table.warm(usize::MAX).unwrap());
     println!("{} keys loaded in {:?}", table.len(), started.elapsed());
 }

@@ -45,16 +45,7 @@ fn what_is_cleared_can_be_filled_anew() {
     store.set_visible(1, 0);
     store.commit(crate::Checkpoint { frozen: frozen(1), ..checkpoint(1, 0) }).unwrap();
     store.clear(RelationId(V), &[StateTableId(S)]).unwrap();
-    let state = || {
-        let mut keys = vec![];
-        store
-            .state_load(StateTableId(S), 0..256, &mut |k, _| {
-                keys.push(k.to_vec());
-                Ok(())
-            })
-            .unwrap();
-        keys
-    };
+    let state = || state_entries(&store, S, 0..256).unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
     assert_eq!((read(&store.read_view(), V), state().len()), (rows(&[]), 0));
     store.publish(RelationId(V), 2, vec![delta(&[(2, "c", 1)])]);
     store.set_visible(2, 0);

@@ -82,11 +82,7 @@ pub(super) fn examine(dir: &Path) -> Result<Found> {
     let (store, recovered) = try_open(dir)?;
     register(&store);
     check_view(&store.read_view())?;
-    let mut state = Vec::new();
-    store.state_load(STATE, 0..256, &mut |key, value| {
-        state.push((key.to_vec(), value.to_vec()));
-        Ok(())
-    })?;
+    let state = state_entries(&store, STATE.0, 0..256)?;
     let epoch = recovered.epoch;
     assert_eq!(state, if epoch == 0 { vec![] } else { vec![(b"\x05key".to_vec(), epoch.to_le_bytes().to_vec())] });
     let logged = recovered.log_tail.len() as u64;

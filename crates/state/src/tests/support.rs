@@ -1,15 +1,16 @@
 //! What the tests share: relations of two integer columns, rows in and out.
 
 use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use millpond_common::{Delta, RelationId, RelationSpec};
+use millpond_common::{Delta, RelationId, RelationSpec, Result, StateTableId};
 
-use crate::{Checkpoint, ReadView, Recovered, Scan, Store, StoreOptions};
+use crate::{Checkpoint, ReadView, Recovered, Scan, Store, StoreOptions, StoredTable, TableLookup};
 
 /// A row (k, v) and how often it is there.
 pub(crate) type Rows = BTreeMap<(i64, String), i64>;
@@ -97,11 +98,21 @@ pub(crate) fn checkpoint(epoch: u64, log_seq: u64) -> Checkpoint {
 }
 
 /// Numbers that look random and are the same each time.
-pub(crate) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         millpond_common::hash::mix(self.0) % n
     }
+}
+
+/// The entries of a state table in the newest checkpoint.
+pub(crate) fn state_entries(store: &Arc<Store>, table: u32, vnodes: Range<usize>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut entries = vec![];
+    TableLookup::new(store, StateTableId(table), vnodes).walk(&[], &mut |key, value| {
+        entries.push((key.to_vec(), value.to_vec()));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(entries)
 }

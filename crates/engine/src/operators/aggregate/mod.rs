@@ -18,9 +18,9 @@ use arrow_schema::SchemaRef;
 use millpond_common::ids::vnode_owner;
 use millpond_common::{Delta, Error, Result};
 use millpond_plan::AggregateCall;
-use millpond_state::{KeyedState, SortedState};
+use millpond_state::{KeyedState, SortedState, StateTable};
 
-use self::call::{Call, Datum};
+use self::call::{Call, Datum, Kind};
 use self::group::{Group, Slot};
 use self::partial::{Partial, Routes, place_prefix, selected};
 use self::result::Results;
@@ -115,7 +115,33 @@ impl Aggregate {
         Ok(())
     }
 
+    /// Has all state in memory that the epoch is about to touch.
+    fn fetch(&self, gathered: &Gathered) -> Result<()> {
+        self.groups.borrow_mut().fetch(gathered.groups.iter())?;
+        let mut seen = self.seen.borrow_mut();
+        for (number, (set, touched)) in self.sets.iter().zip(&gathered.touched).enumerate() {
+            if !seen.is_partial() {
+                break;
+            }
+            let places = set.places(number as u16, touched, &gathered.groups).collect::<Vec<_>>();
+            seen.fetch(places.iter().map(Vec::as_slice))?;
+        }
+        let mut values = self.values.borrow_mut();
+        for (number, _) in self.calls.iter().enumerate().filter(|(_, call)| call.kind == Kind::Values) {
+            if !values.is_partial() {
+                break;
+            }
+            let mut place = Vec::new();
+            for group in gathered.groups.iter() {
+                place_prefix(&mut place, group, number as u16);
+                values.fetch([place.as_slice()])?;
+            }
+        }
+        Ok(())
+    }
+
     fn settle(&self, mut gathered: Gathered, out: &mut Vec<Delta>) -> Result<()> {
+        self.fetch(&gathered)?;
         for (number, (set, touched)) in self.sets.iter().zip(&gathered.touched).enumerate() {
             let seen = &mut self.seen.borrow_mut();
             set.settle(number as u16, touched, &gathered.groups, seen, &self.calls, &mut gathered.partials)?;

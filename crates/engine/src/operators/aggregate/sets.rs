@@ -120,6 +120,16 @@ impl Set {
         Ok(())
     }
 
+    /// Where the epoch's values are kept.
+    pub fn places<'a>(&self, number: u16, touched: &'a Touched, groups: &'a Interner) -> impl Iterator<Item = Vec<u8>> + use<'a> {
+        touched.values.iter().map(move |value| {
+            let mut place = Vec::new();
+            place_prefix(&mut place, groups.get(value.group as usize), number);
+            place.extend_from_slice(touched.chunks[value.chunk as usize].0.get(value.row as usize));
+            place
+        })
+    }
+
     /// All chunks are in: brings the set up to date, and tells the calls' `partials` what enters or leaves it.
     /// `number` tells this set from the operator's others.
     pub fn settle(

@@ -20,7 +20,7 @@ use millpond_plan::{JoinKind, PlanExpr};
 use millpond_state::{KeyedState, MultiState};
 
 use self::pairs::Pairs;
-use super::expr::{BoundExpr, pair_schema};
+use super::expr::{Condition, pair_schema};
 use super::keys::{Interner, KeyCodec, Keys, RowBytes, WARM_KEYS};
 use super::output::{BATCH_ROWS_MAX, coalesce, diffs};
 use super::{EpochContext, Operator, StateHandle};
@@ -38,7 +38,7 @@ pub struct Join {
 /// What output rows look like and when there are any.
 struct Shape {
     kind: JoinKind,
-    filter: Option<BoundExpr>,
+    filter: Option<Condition>,
     /// Left columns followed by right columns: what `filter` sees.
     pairs: SchemaRef,
     /// The output's columns: as `pairs`, or only the left ones.
@@ -117,7 +117,7 @@ impl Join {
         output: &SchemaRef,
     ) -> Result<Self> {
         let pairs = pair_schema(inputs[LEFT], inputs[RIGHT]);
-        let filter = filter.map(|f| BoundExpr::new(f, &pairs)).transpose()?;
+        let filter = filter.map(|f| Condition::new(f, &pairs)).transpose()?;
         let shape = Shape { kind, filter, pairs, output: SchemaRef::clone(output) };
         let side = |schema: &SchemaRef, columns: Vec<usize>, keeps_rows: bool| -> Result<Side> {
             Ok(Side {
@@ -133,6 +133,19 @@ impl Join {
         let left = side(inputs[LEFT], on.iter().map(|(l, _)| *l).collect(), true)?;
         let right = side(inputs[RIGHT], on.iter().map(|(_, r)| *r).collect(), right_rows)?;
         Ok(Join { shape, sides: [left, right], null_equals_null })
+    }
+
+    /// Has the rows of both sides in memory that an epoch is about to touch.
+    fn fetch(&self, side: usize, deltas: &[Delta]) -> Result<()> {
+        let mut rows = self.sides.each_ref().map(|s| s.rows.borrow_mut());
+        if rows.iter().all(|r| !r.is_partial()) {
+            return Ok(());
+        }
+        for delta in deltas {
+            let keys = self.sides[side].keys.encode(&delta.batch)?;
+            rows.iter_mut().try_for_each(|r| r.fetch(keys.iter()))?;
+        }
+        Ok(())
     }
 
     /// One side's changes meet the other side's rows.
@@ -213,6 +226,7 @@ impl Operator for Join {
         let (left, right) = (inputs.next().unwrap_or_default(), inputs.next().unwrap_or_default());
         for (side, deltas) in [(RIGHT, right), (LEFT, left)] {
             let deltas = coalesce(&self.sides[side].schema, deltas)?;
+            self.fetch(side, &deltas)?;
             // Match counts are needed only where rows come out alone.
             if self.shape.filter.is_some() && self.shape.kind != JoinKind::Inner {
                 self.residual_phase(side, &deltas, out)?;

@@ -1,13 +1,15 @@
 //! Pairs of rows on their way out: collected as positions, built column by column.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, new_null_array};
-use arrow::compute::{filter_record_batch, take};
-use millpond_common::{Delta, Error, Result, RowCodec};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, new_null_array};
+use arrow::compute::{filter, take};
+use arrow::datatypes::UInt32Type;
+use millpond_common::{Delta, Result, RowCodec};
+use millpond_plan::JoinKind;
 use millpond_state::MultiState;
 
 use super::super::keys::Interner;
 use super::super::output::{BATCH_ROWS_MAX, diffs, record_batch};
-use super::{LEFT, Shape};
+use super::{LEFT, RIGHT, Shape};
 
 /// No row on this side of the pair: its columns are NULL.
 const ABSENT: u32 = u32::MAX;
@@ -135,48 +137,25 @@ impl<'a> Pairs<'a> {
 
     /// Emits what is collected, filtered.
     fn flush(&mut self, out: &mut Vec<Delta>) -> Result<()> {
-        if self.weights.is_empty() {
-            self.forget();
-            return Ok(());
+        let mut collected = self.take()?;
+        if let Some(filter) = self.shape.filter.as_ref().filter(|_| self.shape.kind == JoinKind::Inner) {
+            collected.keep(&filter.truth(collected.len(), |i| collected.column(self.shape, i))?)?;
         }
-        let rows = self.weights.len();
-        let (mut left, right) = self.columns()?;
-        if self.shape.emits_pairs() {
-            left.extend(right);
-        }
-        let mut weights = std::mem::take(&mut self.weights);
-        self.forget();
-        let batch = match self.shape.filter.as_ref().filter(|_| self.shape.kind == millpond_plan::JoinKind::Inner) {
-            None => record_batch(&self.shape.output, left, rows)?,
-            Some(filter) => {
-                let pairs = record_batch(&self.shape.pairs, left, rows)?;
-                let mask = truth(filter.evaluate(&pairs)?)?;
-                weights = weights.iter().zip(mask.values()).filter_map(|(w, keep)| keep.then_some(*w)).collect();
-                let kept = filter_record_batch(&pairs, &mask)?;
-                record_batch(&self.shape.output, kept.columns().to_vec(), kept.num_rows())?
-            }
-        };
-        if batch.num_rows() > 0 {
-            out.push(Delta::new(batch, diffs(weights)));
-        }
-        Ok(())
+        collected.emit(self.shape, out)
     }
 
     /// Judges what is collected by the filter, emits the pairs that pass if `emit`, forgets them, and tells which
     /// have passed.
     pub fn judge(&mut self, emit: bool, out: &mut Vec<Delta>) -> Result<BooleanArray> {
-        let (rows, (mut left, right)) = (self.len(), self.columns()?);
-        left.extend(right);
+        let mut collected = self.take()?;
         let passed = match &self.shape.filter {
-            Some(filter) => truth(filter.evaluate(&record_batch(&self.shape.pairs, left.clone(), rows)?)?)?,
-            None => BooleanArray::from(vec![true; rows]),
+            Some(filter) => filter.truth(collected.len(), |i| collected.column(self.shape, i))?,
+            None => BooleanArray::from(vec![true; collected.len()]),
         };
-        if emit && passed.true_count() > 0 {
-            let weights = self.weights.iter().zip(passed.values()).filter_map(|(w, keep)| keep.then_some(*w)).collect::<Vec<_>>();
-            let kept = filter_record_batch(&record_batch(&self.shape.output, left, rows)?, &passed)?;
-            out.push(Delta::new(kept, diffs(weights)));
+        if emit {
+            collected.keep(&passed)?;
+            collected.emit(self.shape, out)?;
         }
-        self.forget();
         Ok(passed)
     }
 
@@ -190,43 +169,72 @@ impl<'a> Pairs<'a> {
         self.ranges.clear();
     }
 
-    /// The left and the right columns of what is collected.
-    fn columns(&self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
-        let rows = self.weights.len();
-        let own_width = if self.side == LEFT { self.left_width() } else { self.shape.pairs.fields().len() - self.left_width() };
-        let own_fields = self.shape.pairs.fields().iter().skip(if self.side == LEFT { 0 } else { self.left_width() });
-        let own = match &self.own {
-            Some(batch) => pick(batch.columns(), &self.own_rows)?,
-            None => own_fields.take(own_width).map(|f| new_null_array(f.data_type(), rows)).collect(),
+    /// What is collected, which begins anew.
+    fn take(&mut self) -> Result<Collected> {
+        // Left rows may come out alone, and nothing asks for the right ones.
+        let other_is_unused = self.side == LEFT && !self.shape.emits_pairs() && self.shape.filter.is_none();
+        let other = match other_is_unused || self.weights.is_empty() {
+            true => None,
+            false => Some(self.other_codec.decode(self.decoding.iter().map(|(row, _)| *row))?),
         };
-        let other = if self.side == LEFT && !self.shape.emits_pairs() && self.shape.filter.is_none() {
-            // Left rows come out alone, and nothing asks for the right ones.
-            Vec::new()
-        } else {
-            let decoded = self.other_codec.decode(self.decoding.iter().map(|(row, _)| *row))?;
-            pick(decoded.columns(), &self.other_rows)?
-        };
-        Ok(if self.side == LEFT { (own, other) } else { (other, own) })
-    }
-
-    fn left_width(&self) -> usize {
-        let other_width = self.other_codec.schema().fields().len();
-        if self.side == LEFT { self.shape.pairs.fields().len() - other_width } else { other_width }
+        let width = self.other_codec.schema().fields().len();
+        let left_width = if self.side == LEFT { self.shape.pairs.fields().len() - width } else { width };
+        let mut halves = [(self.own.clone(), positions(&self.own_rows)), (other, positions(&self.other_rows))];
+        if self.side != LEFT {
+            halves.reverse();
+        }
+        let weights = std::mem::take(&mut self.weights);
+        self.forget();
+        Ok(Collected { left_width, halves, weights })
     }
 }
 
-/// The rows at `positions`, NULL where there is none.
-fn pick(columns: &[ArrayRef], positions: &[u32]) -> Result<Vec<ArrayRef>> {
-    let indices = if positions.contains(&ABSENT) {
-        positions.iter().map(|p| (*p != ABSENT).then_some(*p)).collect::<UInt32Array>()
+/// Pairs whose columns are built when they are asked for.
+struct Collected {
+    left_width: usize,
+    /// The left and the right rows that occur (`None`: all are absent), and which of them each pair has.
+    halves: [(Option<RecordBatch>, UInt32Array); 2],
+    weights: Vec<i64>,
+}
+
+impl Collected {
+    fn len(&self) -> usize {
+        self.weights.len()
+    }
+
+    fn column(&self, shape: &Shape, i: usize) -> Result<ArrayRef> {
+        let (half, own) = if i < self.left_width { (LEFT, i) } else { (RIGHT, i - self.left_width) };
+        let (rows, positions) = &self.halves[half];
+        match rows {
+            Some(rows) => Ok(take(rows.column(own), positions, None)?),
+            None => Ok(new_null_array(shape.pairs.field(i).data_type(), self.len())),
+        }
+    }
+
+    fn keep(&mut self, passed: &BooleanArray) -> Result<()> {
+        for (_, positions) in &mut self.halves {
+            *positions = filter(positions, passed)?.as_primitive::<UInt32Type>().clone();
+        }
+        self.weights = self.weights.iter().zip(passed.values()).filter_map(|(w, keep)| keep.then_some(*w)).collect();
+        Ok(())
+    }
+
+    fn emit(self, shape: &Shape, out: &mut Vec<Delta>) -> Result<()> {
+        if self.weights.is_empty() {
+            return Ok(());
+        }
+        let columns = (0..shape.output.fields().len()).map(|i| self.column(shape, i)).collect::<Result<Vec<_>>>()?;
+        let batch = record_batch(&shape.output, columns, self.len())?;
+        out.push(Delta::new(batch, diffs(self.weights)));
+        Ok(())
+    }
+}
+
+/// Positions of rows, NULL where there is none.
+fn positions(rows: &[u32]) -> UInt32Array {
+    if rows.contains(&ABSENT) {
+        rows.iter().map(|p| (*p != ABSENT).then_some(*p)).collect()
     } else {
-        UInt32Array::from_iter_values(positions.iter().copied())
-    };
-    columns.iter().map(|c| Ok(take(c, &indices, None)?)).collect()
-}
-
-/// A condition's value as true or not true.
-fn truth(value: ArrayRef) -> Result<BooleanArray> {
-    let mask = value.as_boolean_opt().ok_or_else(|| Error::internal("a join condition is not boolean"))?;
-    Ok(if mask.null_count() > 0 { arrow::compute::prep_null_mask_filter(mask) } else { mask.clone() })
+        UInt32Array::from_iter_values(rows.iter().copied())
+    }
 }

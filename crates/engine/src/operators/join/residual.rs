@@ -3,6 +3,7 @@
 //! other side that match it. A pair is judged once, when the later of its rows arrives (and once more when it goes).
 
 use millpond_common::{Delta, Result};
+use millpond_state::StateTable;
 
 use super::super::keys::{Interner, Keys};
 use super::super::output::BATCH_ROWS_MAX;
@@ -62,6 +63,10 @@ impl Join {
             let rows = own.encode(delta)?;
             let mut own_matches = own.matches.borrow_mut();
             let mut place = Vec::new();
+            if counts_own && own_matches.is_partial() {
+                let places = (0..delta.len()).map(|i| [keys.get(i), rows.get(i)].concat()).collect::<Vec<_>>();
+                own_matches.fetch(places.iter().map(Vec::as_slice))?;
+            }
             for (i, found) in matches.into_iter().enumerate() {
                 let weight = delta.weight(i);
                 if let Some(weight) = self.shape.alone(side, found > 0, weight) {
@@ -83,6 +88,7 @@ impl Join {
             pairs.end(out)?;
         }
         let mut other_matches = other.matches.borrow_mut();
+        other_matches.fetch(touched.rows.iter())?;
         for (number, change) in touched.changes.iter().enumerate().filter(|(_, c)| c.more != 0) {
             let place = touched.rows.get(number);
             let count = other_matches.get_or_insert_with(place, || 0);

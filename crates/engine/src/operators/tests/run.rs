@@ -1,11 +1,14 @@
 //! Runs one stateful operator: by hand, or at random against its twin.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::rc::Rc;
 
 use arrow_schema::SchemaRef;
 use millpond_common::{Delta, RelationId, Result};
 use millpond_plan::{Node, Operator as PlanOperator, StreamPlan};
-use millpond_state::Entries;
+use millpond_state::{Entries, StoredTable, Take, Walk};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -29,8 +32,33 @@ pub fn plan(inputs: &[&SchemaRef], append_only: bool, operator: PlanOperator, sc
 pub struct Run {
     pub plan: StreamPlan,
     operator: Box<dyn Operator>,
-    stored: Vec<BTreeMap<Vec<u8>, Vec<u8>>>,
+    stored: Vec<Stored>,
     epoch: u64,
+}
+
+/// What the last checkpoint has of a state table.
+#[derive(Clone, Default)]
+struct Stored(Rc<RefCell<BTreeMap<Vec<u8>, Vec<u8>>>>);
+
+impl StoredTable for Stored {
+    fn get(&self, keys: &[&[u8]], take: &mut Take<'_>) -> Result<()> {
+        let map = self.0.borrow();
+        keys.iter().filter_map(|key| map.get_key_value(*key)).try_for_each(|(key, value)| take(key, value))
+    }
+
+    fn prefixes(&self, prefixes: &[Vec<u8>], take: &mut Take<'_>) -> Result<()> {
+        let map = self.0.borrow();
+        prefixes.iter().flat_map(|p| map.iter().filter(|(k, _)| k.starts_with(p))).try_for_each(|(key, value)| take(key, value))
+    }
+
+    fn walk(&self, from: &[u8], walk: &mut Walk<'_>) -> Result<bool> {
+        for (key, value) in self.0.borrow().range::<[u8], _>((Bound::Included(from), Bound::Unbounded)) {
+            if walk(key, value)? == ControlFlow::Break(()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 fn start(plan: &StreamPlan) -> Box<dyn Operator> {
@@ -43,8 +71,16 @@ fn start(plan: &StreamPlan) -> Box<dyn Operator> {
 impl Run {
     pub fn new(plan: StreamPlan) -> Self {
         let operator = start(&plan);
-        let stored = operator.state().iter().map(|_| BTreeMap::new()).collect();
-        Run { plan, operator, stored, epoch: 0 }
+        let stored = operator.state().iter().map(|_| Stored::default()).collect();
+        let run = Run { plan, operator, stored, epoch: 0 };
+        run.attach(false);
+        run
+    }
+
+    fn attach(&self, partial: bool) {
+        for ((_, table), stored) in self.operator.state().iter().zip(&self.stored) {
+            table.borrow_mut().attach(Rc::new(stored.clone()), partial);
+        }
     }
 
     pub fn input_schema(&self, port: usize) -> &SchemaRef {
@@ -82,11 +118,13 @@ impl Run {
             table.borrow_mut().freeze(&mut entries);
             for (key, value) in entries.iter() {
                 match value {
-                    Some(value) => drop(stored.insert(key.to_vec(), value.to_vec())),
-                    None => drop(stored.remove(key)),
+                    Some(value) => drop(stored.0.borrow_mut().insert(key.to_vec(), value.to_vec())),
+                    None => drop(stored.0.borrow_mut().remove(key)),
                 }
             }
-            assert_eq!(table.borrow().stats().rows, stored.len() as u64, "rows of state table {name}");
+            if !table.borrow().is_partial() {
+                assert_eq!(table.borrow().stats().rows, stored.0.borrow().len() as u64, "rows of state table {name}");
+            }
         }
     }
 
@@ -95,7 +133,26 @@ impl Run {
         self.freeze();
         self.operator = start(&self.plan);
         for ((_, table), stored) in self.operator.state().into_iter().zip(&self.stored) {
-            stored.iter().try_for_each(|(key, value)| table.borrow_mut().load(key, value)).unwrap();
+            stored.0.borrow().iter().try_for_each(|(key, value)| table.borrow_mut().load(key, value)).unwrap();
+        }
+        self.attach(false);
+    }
+
+    /// The same, reading nothing before it is needed.
+    fn restart_lazily(&mut self) {
+        self.freeze();
+        self.operator = start(&self.plan);
+        self.attach(true);
+    }
+
+    /// A checkpoint, after which some of the state leaves memory; or some of it is read again.
+    fn evict_or_warm(&mut self, rng: &mut StdRng) {
+        self.freeze();
+        for (_, table) in self.operator.state() {
+            match rng.random_range(0..3) {
+                0 => drop(table.borrow_mut().warm(rng.random_range(1..20)).unwrap()),
+                _ => drop(table.borrow_mut().evict(rng.random_range(1..40))),
+            }
         }
     }
 
@@ -104,7 +161,7 @@ impl Run {
         self.freeze();
         let operator = start(&self.plan);
         for ((_, table), stored) in operator.state().into_iter().zip(&self.stored) {
-            stored.iter().try_for_each(|(key, value)| table.borrow_mut().load(key, value)).unwrap();
+            stored.0.borrow().iter().try_for_each(|(key, value)| table.borrow_mut().load(key, value)).unwrap();
         }
         let context = EpochContext { epoch: self.epoch, first: false, worker: 0, workers: 1 };
         let (mut out, mut told) = (Vec::new(), Rows::new());
@@ -115,11 +172,13 @@ impl Run {
 
     /// Bytes of values in the last checkpoint.
     pub fn stored_bytes(&self) -> usize {
-        self.stored.iter().flat_map(BTreeMap::values).map(Vec::len).sum()
+        self.stored.iter().map(|stored| stored.0.borrow().values().map(Vec::len).sum::<usize>()).sum()
     }
 
-    pub fn state_rows(&self) -> u64 {
-        self.operator.state().iter().map(|(_, table)| table.borrow().stats().rows).sum()
+    /// Entries in a checkpoint made now.
+    pub fn state_rows(&mut self) -> u64 {
+        self.freeze();
+        self.stored.iter().map(|stored| stored.0.borrow().len() as u64).sum()
     }
 }
 
@@ -152,6 +211,8 @@ pub fn random(seed: u64, plan: StreamPlan, row: impl Fn(usize, &mut StdRng) -> R
         match rng.random_range(0..8) {
             0 => run.freeze(),
             1 => run.restart(),
+            2 => run.restart_lazily(),
+            3 | 4 => run.evict_or_warm(&mut rng),
             _ => {}
         }
     }

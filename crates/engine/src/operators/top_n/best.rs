@@ -118,6 +118,7 @@ impl Operator for Best {
             }
         }
         let mut kept = self.kept.borrow_mut();
+        kept.fetch(partitions.iter())?;
         let chunks = self.choose(&mut candidates, &partitions, &kept, &orders, &deltas)?;
 
         let (mut before, mut after, mut pending) = (View::default(), View::default(), Pending::default());

@@ -72,6 +72,7 @@ impl Operator for TopN {
         changes.sort_unstable_by(|a, b| a.partition.cmp(&b.partition).then_with(|| row(a).cmp(row(b))));
 
         let mut rows = self.rows.borrow_mut();
+        rows.fetch(partitions.iter())?;
         let (mut before, mut after, mut pending, mut key) = (View::default(), View::default(), Pending::default(), Vec::new());
         for changes in changes.chunk_by(|a, b| a.partition == b.partition) {
             let prefix = partitions.get(changes[0].partition as usize);
