@@ -10,12 +10,13 @@ use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use millpond_common::{Error, Result, SqlState, SqlType};
-use millpond_sql::{BoundQuery, StatementKind, ast};
+use millpond_sql::{BoundQuery, Catalog, StatementKind, ast};
 use millpond_state::ReadView;
 
 use crate::block::Block;
 use crate::dml::{self, DmlContext};
 use crate::error::from_datafusion;
+use crate::lookup::Lookup;
 use crate::prepared::{PlanKey, Statement};
 use crate::response::{Response, client_schema, conform, parameter_values, row_stream, text_schema};
 use crate::select::{check_readable, user_relations};
@@ -57,13 +58,21 @@ impl Session {
         let key = || PlanKey { version, search_path: self.search_path() };
         let Some(lookup) = statement.cached_lookup(key).filter(|_| self.saved.is_none()) else { return Ok(None) };
         let Some(keys) = lookup.keys(parameters).transpose()? else { return Ok(None) };
+        match self.look_up_row(&lookup, &keys, &catalog).await {
+            Ok(row) => Ok(Some(Response::batches(Arc::clone(&lookup.schema), vec![row], statement.tag))),
+            // A view that has just been replaced.
+            Err(_) if self.database.catalog().1 != version => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn look_up_row(&mut self, lookup: &Lookup, keys: &RecordBatch, catalog: &Catalog) -> Result<RecordBatch> {
         let relations = [lookup.relation];
-        check_readable(&relations, &catalog, &self.database.engine)?;
+        check_readable(&relations, catalog, &self.database.engine)?;
         let limits = self.limits();
         let view = self.view(true, &limits).await?;
-        check_readable(&relations, &catalog, &self.database.engine)?;
-        let rows = lookup.rows(&view, &keys)?;
-        Ok(Some(Response::batches(Arc::clone(&lookup.schema), vec![rows], statement.tag)))
+        check_readable(&relations, catalog, &self.database.engine)?;
+        lookup.rows(&view, keys)
     }
 
     /// A bound query with all that is needed to run it.

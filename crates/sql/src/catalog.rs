@@ -199,6 +199,11 @@ impl Catalog {
         first
     }
 
+    /// Gives out no number that another catalog has given out.
+    pub fn take_numbers_of(&mut self, other: &Catalog) {
+        self.next_id = self.next_id.max(other.next_id);
+    }
+
     /// Users' schemas, by name.
     pub fn schemas(&self) -> impl Iterator<Item = &Schema> {
         self.schemas.values()

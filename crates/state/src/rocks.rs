@@ -2,11 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use millpond_common::{Epoch, Error, Result, SqlState, StateTableId};
+use millpond_common::{Epoch, Error, Result, SqlState};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompressionType, DBRawIterator,
@@ -273,22 +272,6 @@ impl Base {
     fn snapshot(&self) -> Result<(&Rocks, &Snapshot<'_>)> {
         let cell = self.snapshot.as_ref().ok_or_else(closed)?;
         Ok((cell.borrow_owner(), cell.borrow_dependent()))
-    }
-
-    /// Calls `f` with every entry of a state table in a range of virtual nodes, by ascending key.
-    pub(crate) fn state(self: &Arc<Self>, table: StateTableId, vnodes: Range<usize>, f: &mut crate::Visit<'_>) -> Result<()> {
-        if vnodes.is_empty() {
-            return Ok(());
-        }
-        let (lower, upper) = (format::vnode_bound(table.0, vnodes.start), format::vnode_bound(table.0, vnodes.end));
-        let mut walk = BaseIterator::new(self, lower, upper, false)?;
-        walk.with(|it| {
-            while let Some((key, value)) = it.item() {
-                f(key.get(4..).unwrap_or_default(), value)?;
-                it.next();
-            }
-            it.status().map_err(storage_error)
-        })
     }
 
     /// The values of some data keys.
