@@ -1,6 +1,7 @@
 //! End-to-end tests: the real server, real clients.
 #![allow(clippy::unwrap_used)]
 
+mod backfills;
 mod crash;
 mod docs;
 mod replace;

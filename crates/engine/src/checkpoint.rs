@@ -7,34 +7,77 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender};
 use millpond_common::{Epoch, Error, JobId, RelationId, Result};
 use millpond_connect::Position;
-use millpond_state::{Checkpoint, Store};
+use millpond_state::{Checkpoint, Store, Unread};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Event;
 use crate::job::CheckpointInfo;
 
-/// The engine's part of a checkpoint record: format 1.
+/// The engine's part of a checkpoint record: format 2.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Meta {
     version: u8,
     pub jobs: Vec<JobMeta>,
+    /// Where the readers are that lead; those of jobs that are being filled may be behind.
+    pub leaders: Vec<(RelationId, Position)>,
 }
 
 /// What a checkpoint knows of a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct JobMeta {
     pub id: JobId,
-    /// Its backfill has ended: a restart continues it. Otherwise a restart begins it anew.
+    /// Its backfill has ended: a restart continues it. Otherwise a restart goes on with the backfill, or begins it anew.
     pub level: bool,
     /// It has failed, with this [`error_text`].
     pub failed: Option<String>,
     /// Where it goes on reading each of its sources.
     pub positions: Vec<(RelationId, Position)>,
+    /// How far its backfill has come, if a restart can go on with it.
+    pub backfilled: Option<Backfilled>,
+}
+
+/// How far a backfill has come.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Backfilled {
+    /// What its scans have yet to read, by scan; of sources, nothing.
+    pub unread: Vec<Unread>,
+    /// Rows that have been read.
+    pub rows: u64,
+}
+
+impl Backfilled {
+    /// Adds another worker's part.
+    pub fn append(&mut self, scans: Vec<Unread>, rows: u64) {
+        self.unread.resize_with(self.unread.len().max(scans.len()), Unread::default);
+        self.unread.iter_mut().zip(scans).for_each(|(all, part)| all.append(part));
+        self.rows += rows;
+    }
+}
+
+/// What checkpoints of format 1 held: backfills began anew.
+#[derive(Deserialize)]
+struct Meta1 {
+    _version: u8,
+    jobs: Vec<JobMeta1>,
+}
+
+#[derive(Deserialize)]
+struct JobMeta1 {
+    id: JobId,
+    level: bool,
+    failed: Option<String>,
+    positions: Vec<(RelationId, Position)>,
+}
+
+impl From<JobMeta1> for JobMeta {
+    fn from(JobMeta1 { id, level, failed, positions }: JobMeta1) -> Self {
+        JobMeta { id, level, failed, positions, backfilled: None }
+    }
 }
 
 impl Meta {
-    pub fn new(jobs: Vec<JobMeta>) -> Self {
-        Meta { version: 1, jobs }
+    pub fn new(jobs: Vec<JobMeta>, leaders: Vec<(RelationId, Position)>) -> Self {
+        Meta { version: 2, jobs, leaders }
     }
 
     pub fn encode(&self) -> Result<Vec<u8>> {
@@ -43,13 +86,14 @@ impl Meta {
 
     /// Nothing recorded means: before the first checkpoint.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        if bytes.is_empty() {
-            return Ok(Meta::default());
-        }
-        let meta: Meta = bincode::deserialize(bytes)?;
-        match meta.version {
-            1 => Ok(meta),
-            v => Err(Error::new(millpond_common::SqlState::DATA_CORRUPTED, format!("checkpoint of unknown version {v}"))
+        match bytes.first() {
+            None => Ok(Meta::default()),
+            Some(1) => {
+                let meta: Meta1 = bincode::deserialize(bytes)?;
+                Ok(Meta::new(meta.jobs.into_iter().map(JobMeta::from).collect(), vec![]))
+            }
+            Some(2) => Ok(bincode::deserialize(bytes)?),
+            Some(v) => Err(Error::new(millpond_common::SqlState::DATA_CORRUPTED, format!("checkpoint of unknown version {v}"))
                 .with_hint("This data directory was written by a newer Millpond.")),
         }
     }
@@ -104,5 +148,36 @@ pub(crate) fn run(store: &Arc<Store>, work: &Receiver<Frozen>, done: &Sender<Eve
             error: result.as_ref().err().map(|e| e.message().to_string()),
         };
         let _ = done.send(Event::Committed(Committed { epoch, info, result: result.map(|_| ()) }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_of_the_engines_part() {
+        // Version 1: one job, number 7, level, reading source 3 from the place [9].
+        let one = b"\x01\x01\0\0\0\0\0\0\0\x07\0\0\0\x01\0\x01\0\0\0\0\0\0\0\x03\0\0\0\x01\0\0\0\0\0\0\0\x09";
+        let meta = Meta::decode(one).ok();
+        let job = meta.as_ref().and_then(|m| m.job(JobId(7)));
+        assert!(job.is_some_and(|j| j.level && j.backfilled.is_none() && j.positions == [(RelationId(3), Position(vec![9]))]));
+        let mut backfilled = Backfilled::default();
+        backfilled.append(vec![Unread::default(), Unread::all(5..9)], 100);
+        backfilled.append(vec![Unread::default(), Unread::all(200..256)], 11);
+        let job = JobMeta { id: JobId(7), level: false, failed: None, positions: vec![], backfilled: Some(backfilled) };
+        let again = Meta::new(vec![job], vec![(RelationId(3), Position(vec![1]))]).encode().and_then(|bytes| Meta::decode(&bytes)).ok();
+        let job = again.as_ref().and_then(|m| m.job(JobId(7))?.backfilled.as_ref());
+        assert!(job.is_some_and(|b| b.rows == 111 && b.unread.len() == 2 && b.unread[0].is_empty()), "{again:?}");
+        assert_eq!(
+            job.map(|b| b.unread[1].within(&(0..210))),
+            Some({
+                let mut both = Unread::all(5..9);
+                both.append(Unread::all(200..210));
+                both
+            })
+        );
+        assert_eq!(again.map(|m| m.leaders.len()), Some(1));
+        assert!(Meta::decode(&[3, 0]).is_err_and(|e| e.hint().is_some()));
     }
 }

@@ -5,6 +5,7 @@
 //! than [`EPOCH_INTERVAL_MIN`] after the last one; at saturation epochs grow with what the readers have decoded
 //! meanwhile. Statements that change the set of jobs run between epochs, when none is on its way; so do restarts.
 
+mod backfills;
 mod checkpoints;
 mod epoch;
 mod jobs;
@@ -24,10 +25,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use millpond_common::settings::Settings;
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId, RelationSpec, Result, StateTableId};
 use millpond_connect::Position;
-use millpond_state::{FrozenTable, Store};
+use millpond_state::{FrozenTable, Store, Unread};
 use tokio::sync::{oneshot, watch};
 
-use crate::checkpoint::{Committed, Frozen, JobMeta};
+use crate::checkpoint::{Backfilled, Committed, Frozen, JobMeta};
 use crate::dataflow::Workers;
 use crate::dead_letters::DeadLetters;
 use crate::handle::Shared;
@@ -38,6 +39,7 @@ use crate::pipeline::Edges;
 use crate::replace::Replacement;
 use crate::restart::History;
 use crate::source::SourceReader;
+use backfills::Throttle;
 
 /// Epochs between barrier and completion.
 const EPOCHS_IN_FLIGHT_MAX: usize = 2;
@@ -100,8 +102,12 @@ pub(crate) enum Control {
 
 /// What the last checkpoint knew of a job.
 pub(crate) struct RestoredJob {
-    pub positions: Vec<(RelationId, millpond_connect::Position)>,
+    pub positions: Vec<(RelationId, Position)>,
     pub failed: Option<String>,
+    /// It was being filled, and had come this far.
+    pub backfilled: Option<Backfilled>,
+    /// Where sources' leaders were.
+    pub leaders: Arc<Vec<(RelationId, Position)>>,
 }
 
 /// A job as the clock knows it.
@@ -117,6 +123,11 @@ struct Job {
     replaces: Option<replace::Replaces>,
     /// Rows that backfills have read, by worker, and on how many workers they have ended.
     rows_done: Vec<u64>,
+    /// Rows that it had read when the server started.
+    rows_before: u64,
+    /// What its scans had not read at the checkpoint from which it goes on with its backfill.
+    unread: Option<Arc<Vec<Unread>>>,
+    throttle: Throttle,
     /// Rows that its sources' readers gave it until it was level.
     source_rows: u64,
     workers_done: usize,
@@ -161,7 +172,7 @@ struct Recovery {
 impl Job {
     /// Rows that its backfill has read.
     fn rows(&self) -> u64 {
-        self.rows_done.iter().sum::<u64>() + self.source_rows
+        self.rows_before + self.rows_done.iter().sum::<u64>() + self.source_rows
     }
 }
 
@@ -184,6 +195,8 @@ struct Barrier {
     /// Jobs that could go on from this checkpoint.
     resumable: Vec<JobId>,
     tables: Vec<FrozenTable>,
+    /// Where sources' leaders are.
+    leaders: Vec<(RelationId, Position)>,
     waiting: usize,
     stall: Duration,
     /// It took too long: what it has collected belongs to the next one.
@@ -361,17 +374,13 @@ impl Clock {
             || (!self.is_memory_tight() && self.readers.iter().any(|r| r.has_input() && self.may_take(r)))
     }
 
-    /// A job that is not level yet reads on in every epoch, even where nothing else happens.
-    fn wants_epoch(&self, job: &Job) -> bool {
-        matches!(job.state, JobState::Backfilling | JobState::Restarting(_)) && job.workers_done < self.workers.count()
-    }
-
     /// How long nothing can become due; `None`: until an event comes.
     fn time_to_wait(&self) -> Option<Duration> {
         let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
         let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
         let checkpoint = self.time_to_checkpoint().filter(|_| room);
-        [epoch, checkpoint, self.time_to_timeout(), self.time_to_restart()].into_iter().flatten().min()
+        let backfill = self.time_to_backfill().filter(|_| room);
+        [epoch, checkpoint, backfill, self.time_to_timeout(), self.time_to_restart()].into_iter().flatten().min()
     }
 
     /// Does all that is due.

@@ -1,6 +1,6 @@
 //! [`Engine`]: what sessions call. It talks to the clock by messages and reads figures that the clock left.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,6 +19,7 @@ use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, JobState, OperatorInfo, OperatorStats, SourceInfo, SourceSpec};
 use crate::log::{self, LogRequest};
 use crate::messages::Report;
+use crate::pipeline::{self, Edges};
 use crate::replace::Replacement;
 use crate::{checkpoint, dataflow, dead_letters};
 
@@ -89,6 +90,18 @@ fn stopped() -> Error {
     Error::new(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
 }
 
+/// Jobs that go on from the checkpoint: those that it found level or in the middle of a backfill, if all that they read from do.
+fn going_on(meta: &Meta, jobs: &[JobSpec]) -> BTreeSet<JobId> {
+    let edges = jobs.iter().map(|j| (j.id, Edges { reads: j.plan.relations(), writes: j.output.id })).collect::<BTreeMap<_, _>>();
+    let knows = |id: &JobId| meta.job(*id).is_some_and(|j| j.failed.is_none() && (j.level || j.backfilled.is_some()));
+    let mut found = edges.keys().copied().filter(knows).collect::<BTreeSet<_>>();
+    for id in edges.keys().filter(|id| !knows(id)) {
+        let readers = pipeline::downstream(&edges, *id);
+        found.retain(|job| !readers.contains(job));
+    }
+    found
+}
+
 /// How many state tables a plan needs.
 pub fn state_tables_needed(plan: &StreamPlan) -> Result<u32> {
     Ok(dataflow::state_table_counts(plan)?.iter().sum::<usize>() as u32)
@@ -131,8 +144,9 @@ impl Engine {
             store.pending_add(*seq, changes.clone());
             tail.push((*seq, changes));
         }
+        let going_on = going_on(&meta, &jobs);
         for spec in &jobs {
-            if !meta.job(spec.id).is_some_and(|j| j.level) {
+            if !going_on.contains(&spec.id) {
                 store.state_remove(&spec.state_tables)?;
                 store.relation_remove(spec.output.id)?;
             }
@@ -167,11 +181,19 @@ impl Engine {
         tables.into_iter().try_for_each(|t| engine.control(Control::CreateTable(t)))?;
         sources.into_iter().try_for_each(|s| engine.control(Control::CreateSource(s)))?;
         let mut started = Vec::new();
-        // Level jobs first: those that begin anew catch up with them.
-        let (level, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| meta.job(j.id).is_some_and(|m| m.level));
-        for spec in level.into_iter().chain(anew) {
-            let known = meta.job(spec.id).filter(|j| j.level || j.failed.is_some());
-            let restored = known.map(|j| Box::new(RestoredJob { positions: j.positions.clone(), failed: j.failed.clone() }));
+        // First those that go on from the checkpoint: those that begin anew catch up with them.
+        let (going_on, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| going_on.contains(&j.id));
+        let leaders = Arc::new(meta.leaders.clone());
+        let goes_on = going_on.iter().map(|j| j.id).collect::<BTreeSet<_>>();
+        for spec in going_on.into_iter().chain(anew) {
+            let known = meta.job(spec.id).filter(|j| goes_on.contains(&j.id) || j.failed.is_some());
+            let restored = known.map(|j| RestoredJob {
+                positions: j.positions.clone(),
+                failed: j.failed.clone(),
+                backfilled: j.backfilled.clone(),
+                leaders: Arc::clone(&leaders),
+            });
+            let restored = restored.map(Box::new);
             let (reply, answer) = oneshot::channel();
             engine.control(Control::CreateJob { spec: Box::new(spec), restored, reply })?;
             started.push(answer);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId};
 use millpond_plan::Kept;
-use millpond_state::{FrozenTable, ReadView};
+use millpond_state::{FrozenTable, ReadView, Unread};
 
 use crate::job::JobSpec;
 
@@ -24,12 +24,14 @@ pub(crate) enum Command {
     CreateJob {
         spec: Arc<JobSpec>,
         from: Epoch,
-        /// Relations whose rows of this view are fed first, a bounded number in each epoch; `None`: its state is in the store as
-        /// of the epoch before `from`.
-        backfill: Option<ReadView>,
+        /// What its scans of tables and views have yet to read; its state is in the store as of the epoch before `from`.
+        /// `None`: it begins without state, and reads everything.
+        unread: Option<Arc<Vec<Unread>>>,
         /// Relations that stand for operators of other jobs.
         taps: Vec<Tap>,
     },
+    /// All workers have read what a new job's inputs held.
+    Level(JobId),
     /// The last checkpoint before this view has what the operators that a job taps have given before it began.
     FeedTaps { job: JobId, view: ReadView },
     /// A job becomes the whole of what it replaces another with: operators and their state move from both.
@@ -52,10 +54,19 @@ pub(crate) struct EpochCommand {
     /// The jobs that take part, upstream before downstream.
     pub active: Arc<Vec<JobId>>,
     pub inputs: Vec<JobInput>,
-    /// Rows that a backfilling job reads per scan at most.
-    pub backfill_rows: usize,
+    /// What backfilling jobs read.
+    pub backfill: Option<BackfillOrders>,
     /// Seal all state when the epoch is done, before any later one begins.
     pub checkpoint: bool,
+}
+
+/// From where backfilling jobs read in an epoch, and how much.
+#[derive(Clone)]
+pub(crate) struct BackfillOrders {
+    /// Of an earlier epoch.
+    pub view: ReadView,
+    /// Rows that each of these jobs reads on a worker at most.
+    pub rows_max: Vec<(JobId, usize)>,
 }
 
 /// Rows for the scans of one relation in one job.
@@ -83,5 +94,6 @@ pub(crate) enum Report {
     /// State has been evicted as far as possible; it takes so much now.
     Evicted { state_bytes: u64 },
     /// What changed since the last checkpoint, as of this epoch's end. Comes when all of it is encoded, later than `EpochDone`.
-    Frozen { epoch: Epoch, tables: Vec<FrozenTable>, stall: Duration },
+    /// `unread`: by job, what its scans had not read at that time, and how many rows they had since the server's start.
+    Frozen { epoch: Epoch, tables: Vec<FrozenTable>, unread: Vec<(JobId, Vec<Unread>, u64)>, stall: Duration },
 }

@@ -189,7 +189,7 @@ impl Session {
         let Group { changes, jobs, catalog } = Group::new(create, old, scope, &database)?;
         changes.iter().for_each(|change| self.notice(change.notice(&database)));
         if jobs.is_empty() {
-            return self.keep_result(changes, scope).await;
+            return keep_result(&database, changes, catalog).await;
         }
         // The numbers will never be given out again, whatever becomes of this.
         let mut numbers = Catalog::clone(&scope.catalog);
@@ -217,23 +217,6 @@ impl Session {
         finished.await.map_err(|e| Error::internal(format!("replacing a view ended early: {e}")))?
     }
 
-    /// The query computes the same: only its text is another one.
-    async fn keep_result(&self, changes: Vec<Change>, scope: &Scope) -> Result<()> {
-        let mut catalog = Catalog::clone(&scope.catalog);
-        let mut settings = Vec::new();
-        for Change { old, job: running, mut new, .. } in changes {
-            if let RelationKind::MaterializedView { job, options, .. } = &mut new.kind {
-                *job = running.id;
-                settings.push((running.id, Settings::of_view(options)?));
-            }
-            if let Some(relation) = catalog.get_mut(old.id) {
-                (relation.kind, relation.depends_on) = (new.kind, new.depends_on);
-            }
-        }
-        self.database.replace_catalog(catalog, vec![], vec![]).await?;
-        settings.into_iter().try_for_each(|(job, settings)| self.database.engine.set_job_options(job, settings))
-    }
-
     /// EXPLAIN CREATE [OR REPLACE] MATERIALIZED VIEW.
     pub(crate) fn explain_view(&self, create: &CreateMaterializedView, scope: &Scope) -> Result<Response> {
         let schema = scope.catalog.creation_schema(&create.name, &scope.search_path)?;
@@ -258,6 +241,22 @@ impl Session {
         }
         Response::lines("QUERY PLAN", text.lines().map(str::to_string), "EXPLAIN")
     }
+}
+
+/// The query computes the same: only its text is another one.
+async fn keep_result(database: &Database, changes: Vec<Change>, mut catalog: Catalog) -> Result<()> {
+    let mut settings = Vec::new();
+    for Change { old, job: running, mut new, .. } in changes {
+        if let RelationKind::MaterializedView { job, options, .. } = &mut new.kind {
+            *job = running.id;
+            settings.push((running.id, Settings::of_view(options)?));
+        }
+        if let Some(relation) = catalog.get_mut(old.id) {
+            (relation.kind, relation.depends_on) = (new.kind, new.depends_on);
+        }
+    }
+    database.replace_catalog(catalog, vec![], vec![]).await?;
+    settings.into_iter().try_for_each(|(job, settings)| database.engine.set_job_options(job, settings))
 }
 
 /// Jobs that are to replace others. Dropped before they do, they go, and the others stay.

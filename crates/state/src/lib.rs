@@ -13,6 +13,7 @@
 //! - `rewind`: back to the last checkpoint, for a job that is restarted
 //! - `encode`, `run`, `tiers`: runs encoded and sorted; sorted runs; merged so that reads stay cheap
 //! - [`read_view`], `scan`: one epoch for all relations: point reads and scans of base and changes
+//! - `part`: reading a relation in parts, from one view after another
 //! - [`savepoint`]: copies of the whole database by hard links, kept until released: [`Store::savepoint_create`], `_list`,
 //!   `_release`, `_open` (for reading), `_restore`; [`Store::checkpoint_full`] writes every byte;
 //!   [`Store::set_checkpoint_retention`] keeps the last checkpoints; [`fork`] makes a new data directory of one
@@ -31,6 +32,7 @@ mod frame;
 mod log;
 mod lookup;
 mod options;
+mod part;
 mod poison;
 mod reached;
 pub mod read_view;
@@ -49,6 +51,7 @@ mod tiers;
 
 pub use lookup::TableLookup;
 pub use options::{Compression, StoreOptions, Tuning};
+pub use part::{KeySplitter, Unread};
 pub use read_view::{ReadView, Scan, ScanStream};
 pub use savepoint::{Savepoint, SavepointKind, SavepointReader, fork, restore_at_next_open};
 pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreStats};

@@ -116,9 +116,14 @@ impl ReadView {
 
     /// Reads rows by ascending virtual node and key. A row of weight n appears n times.
     pub fn scan(&self, relation: RelationId, scan: Scan) -> Result<ScanStream> {
+        self.scan_from(relation, scan, &[])
+    }
+
+    /// The same from a stored key (virtual node first) on.
+    pub(crate) fn scan_from(&self, relation: RelationId, scan: Scan, from: &[u8]) -> Result<ScanStream> {
         let known = self.relation(relation)?;
         let layers = self.layers(relation, known)?;
-        ScanStream::new(&self.0.base, known, layers, scan)
+        ScanStream::new(&self.0.base, known, layers, scan, from)
     }
 
     /// The rows with these keys: a batch of exactly the key columns, in key order (without a key: all columns). In the

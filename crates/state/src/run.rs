@@ -139,6 +139,15 @@ impl Overlay {
         overlay
     }
 
+    /// Goes on to the first key (virtual node first) that is not below this one.
+    pub(crate) fn skip_to(&mut self, key: &[u8]) {
+        for Layer { run, rest } in &mut self.layers {
+            let start = run.entries.partition_point(|e| run.key_of(e) < key);
+            rest.start = rest.start.max(start).min(rest.end);
+        }
+        self.settle();
+    }
+
     /// The current key (virtual node first) and what happens to it; weights may sum to 0.
     #[inline]
     pub(crate) fn current(&self) -> Option<(&[u8], Change<'_>)> {

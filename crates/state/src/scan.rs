@@ -111,17 +111,18 @@ impl RowBuffer {
 
 /// The rows of a scan, in batches. Holds what its view holds.
 pub struct ScanStream {
-    meta: Arc<RelationMeta>,
+    pub(crate) meta: Arc<RelationMeta>,
     base: BaseIterator,
     overlay: Overlay,
-    buffer: RowBuffer,
+    pub(crate) buffer: RowBuffer,
     /// Copies of a row that did not fit into the batch before (its key, how many).
     repeat: Option<(Vec<u8>, i64)>,
     done: bool,
 }
 
 impl ScanStream {
-    pub(crate) fn new(base: &Arc<Base>, relation: &Relation, layers: Vec<Arc<SortedRun>>, scan: Scan) -> Result<Self> {
+    /// `from`: the first key (virtual node first) that it gives; empty: the first of the scan's virtual nodes.
+    pub(crate) fn new(base: &Arc<Base>, relation: &Relation, layers: Vec<Arc<SortedRun>>, scan: Scan, from: &[u8]) -> Result<Self> {
         let Scan { projection, vnodes } = scan;
         let meta = &relation.meta;
         if let Some(column) = projection.iter().flatten().find(|c| **c >= meta.places.len()) {
@@ -129,8 +130,11 @@ impl ScanStream {
         }
         let id = meta.spec.id.0;
         let end = if relation.stored_is_void { vnodes.start } else { vnodes.end.max(vnodes.start) };
-        let base = BaseIterator::new(base, format::vnode_bound(id, vnodes.start), format::vnode_bound(id, end), true)?;
-        let overlay = Overlay::new(layers, vnodes);
+        let lower = format::vnode_bound(id, vnodes.start).max([&format::id_prefix(id)[..], from].concat());
+        let upper = format::vnode_bound(id, end).max(lower.clone());
+        let base = BaseIterator::new(base, lower, upper, true)?;
+        let mut overlay = Overlay::new(layers, vnodes);
+        overlay.skip_to(from);
         let buffer = RowBuffer::new(Wanted::new(meta, projection));
         Ok(ScanStream { meta: Arc::clone(meta), base, overlay, buffer, repeat: None, done: false })
     }
@@ -140,31 +144,28 @@ impl ScanStream {
         Arc::clone(&self.buffer.wanted.schema)
     }
 
-    fn fill(&mut self) -> Result<()> {
-        let ScanStream { meta, base, overlay, buffer, repeat, done } = self;
+    /// Calls `each` with the buffer and the stored key (virtual node first), value and weight of every row, until it says that
+    /// this is enough. Returns whether that was all.
+    pub(crate) fn walk(&mut self, mut each: impl FnMut(&mut RowBuffer, &[u8], &[u8], i64) -> bool) -> Result<bool> {
+        let ScanStream { meta, base, overlay, buffer, .. } = self;
         let keyed = meta.keyed();
-        if let Some((key, weight)) = repeat.take() {
-            *repeat = push_copies(buffer, &key, weight);
-        }
         base.with(|stored| {
-            while buffer.rows < BATCH_ROWS {
+            let mut more = true;
+            while more {
                 let (base_key, base_value) = stored.item().map_or((None, &[][..]), |(k, v)| (k.get(4..), v));
                 let (change_key, change) = overlay.current().map_or((None, None), |(k, c)| (Some(k), Some(c)));
                 let order = match (base_key, change_key) {
-                    (None, None) => {
-                        *done = repeat.is_none();
-                        break;
-                    }
+                    (None, None) => break,
                     (Some(_), None) => Ordering::Less,
                     (None, Some(_)) => Ordering::Greater,
                     (Some(b), Some(c)) => b.cmp(c),
                 };
                 let key = if order == Ordering::Greater { change_key } else { base_key };
-                let key = key.and_then(|k| k.get(1..)).unwrap_or_default();
+                let key = key.unwrap_or_default();
                 if keyed {
                     match change.filter(|_| order != Ordering::Less) {
-                        None => buffer.push(key, base_value),
-                        Some(Change::Put(value)) => buffer.push(key, value),
+                        None => more = each(buffer, key, base_value, 1),
+                        Some(Change::Put(value)) => more = each(buffer, key, value, 1),
                         Some(Change::Delete | Change::Add(_)) => {}
                     }
                 } else {
@@ -173,7 +174,7 @@ impl ScanStream {
                         Some(Change::Add(weight)) if order != Ordering::Less => weight,
                         _ => 0,
                     };
-                    *repeat = push_copies(buffer, key, before + added);
+                    more = each(buffer, key, &[], before + added);
                 }
                 if order != Ordering::Greater {
                     stored.next();
@@ -182,8 +183,30 @@ impl ScanStream {
                     overlay.advance();
                 }
             }
-            stored.status().map_err(storage_error)
+            stored.status().map_err(storage_error)?;
+            Ok(more)
         })
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let mut repeat = self.repeat.take();
+        if let Some((key, weight)) = repeat.take() {
+            repeat = push_copies(&mut self.buffer, &key, weight);
+        }
+        if self.buffer.rows < BATCH_ROWS {
+            let keyed = self.meta.keyed();
+            let ended = self.walk(|buffer, key, value, weight| {
+                let key = key.get(1..).unwrap_or_default();
+                match keyed {
+                    true => buffer.push(key, value),
+                    false => repeat = push_copies(buffer, key, weight),
+                }
+                buffer.rows < BATCH_ROWS
+            })?;
+            self.done = ended && repeat.is_none();
+        }
+        self.repeat = repeat;
+        Ok(())
     }
 }
 

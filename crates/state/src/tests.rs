@@ -6,6 +6,7 @@ mod damage;
 mod golden;
 mod measure;
 mod model;
+mod part;
 mod pending;
 mod rewind;
 mod sample;

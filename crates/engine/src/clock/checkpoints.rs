@@ -104,7 +104,7 @@ impl Clock {
 
     /// A checkpoint without the jobs that have failed.
     fn send_checkpoint(&mut self, done: &InFlight, barrier: Barrier) {
-        let Barrier { mut jobs, resumable, mut tables, started, started_at, stall, abandoned, .. } = barrier;
+        let Barrier { mut jobs, resumable, mut tables, leaders, started, started_at, stall, abandoned, .. } = barrier;
         self.carried.append(&mut tables);
         if abandoned {
             self.dirty = true;
@@ -124,7 +124,7 @@ impl Clock {
                 continue;
             }
             // What it has done since it was saved does not count; a start begins it anew.
-            meta.level = false;
+            (meta.level, meta.backfilled) = (false, None);
             if let JobState::Failed(error) = &job.state {
                 meta.failed = Some(crate::checkpoint::error_text(error));
             }
@@ -132,7 +132,7 @@ impl Clock {
         }
         self.hold_changes(done.epoch);
         // Encoding plain numbers and bytes into memory does not fail.
-        let meta = Meta::new(jobs).encode().unwrap_or_default();
+        let meta = Meta::new(jobs, leaders).encode().unwrap_or_default();
         let checkpoint = Checkpoint { epoch: done.epoch, log_seq: done.log_seq, meta, frozen: std::mem::take(&mut self.carried) };
         self.committing += 1;
         if self.committer.as_ref().is_none_or(|c| c.send(Frozen { checkpoint, started, started_at, stall }).is_err()) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use millpond_common::{Delta, JobId, RelationId};
 
 use super::{BACKFILL_ROWS, Barrier, Clock, InFlight, non_empty};
-use crate::checkpoint::JobMeta;
+use crate::checkpoint::{Backfilled, JobMeta};
 use crate::consolidate;
 use crate::dead_letters::DEAD_LETTERS;
 use crate::job::JobState;
@@ -54,15 +54,15 @@ impl Clock {
             self.settle();
             return;
         }
-        let (epoch, backfill_rows) = (self.epoch, self.backfill_rows());
+        let (epoch, backfill) = (self.epoch, self.backfill_orders(&active));
         self.workers.send(|worker| {
             let inputs = inputs.get_mut(worker).map(std::mem::take).unwrap_or_default();
-            Command::Epoch(EpochCommand { epoch, active: Arc::clone(&active), inputs, backfill_rows, checkpoint })
+            Command::Epoch(EpochCommand { epoch, active: Arc::clone(&active), inputs, backfill: backfill.clone(), checkpoint })
         });
     }
 
     /// How much a backfilling job may read in the next epoch.
-    fn backfill_rows(&self) -> usize {
+    pub(super) fn backfill_rows(&self) -> usize {
         let others_run = self.jobs.values().any(|j| matches!(j.state, JobState::Running));
         if others_run { self.backfill_rows } else { BACKFILL_ROWS.end }
     }
@@ -178,7 +178,7 @@ impl Clock {
         for job in jobs {
             let Some(known) = self.jobs.get_mut(job).filter(|j| j.attached) else { continue };
             if columns.is_some() && !matches!(known.state, JobState::Running) {
-                known.source_rows += delta.len() as u64;
+                Clock::note_source_rows(known, delta.len() as u64);
             }
             share.push(JobInput { job: *job, relation, columns: columns.clone(), delta: delta.clone() });
         }
@@ -204,6 +204,10 @@ impl Clock {
                 level: matches!(job.state, JobState::Running),
                 failed: None, // known when the checkpoint is sent
                 positions: readers.filter_map(|r| Some((r.source, r.position.clone()?))).collect(),
+                backfilled: (job.attached && !matches!(job.state, JobState::Running)).then(|| Backfilled {
+                    unread: Vec::new(), // workers tell
+                    rows: job.rows_before + job.source_rows,
+                }),
             }
         });
         Barrier {
@@ -212,6 +216,7 @@ impl Clock {
             jobs: jobs.collect(),
             resumable: self.jobs.iter().filter(|(_, j)| j.attached && !j.fresh).map(|(id, _)| *id).collect(),
             tables: Vec::new(),
+            leaders: self.readers.iter().filter(|r| r.leads()).filter_map(|r| Some((r.source, r.position.clone()?))).collect(),
             waiting: self.workers.count(),
             stall: Duration::ZERO,
             abandoned: false,

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use millpond_common::{Error, JobId, RelationId, Result, SqlState};
+use millpond_connect::Position;
 use tokio::sync::watch;
 
+use super::backfills::Throttle;
 use super::replace::Replaces;
 use super::{Clock, Control, Job, RestoredJob, Saved};
 use crate::checkpoint::error_of_text;
@@ -81,10 +84,11 @@ impl Clock {
         }
         let sources = edges.reads.iter().filter(|r| self.sources.contains_key(r)).copied().collect::<Vec<_>>();
         let failed = restored.as_ref().and_then(|r| r.failed.as_deref());
+        let backfilled = restored.as_ref().and_then(|r| r.backfilled.clone());
         let state = match (&restored, failed) {
             (_, Some(text)) => JobState::Failed(error_of_text(text)),
-            (Some(_), None) => JobState::Running,
-            (None, None) => JobState::Backfilling,
+            (Some(_), None) if backfilled.is_none() => JobState::Running,
+            (_, None) => JobState::Backfilling,
         };
         let upstream = self.jobs.iter().filter(|(_, j)| edges.reads.contains(&j.edges.writes)).map(|(id, _)| *id).collect::<Vec<_>>();
         if restored.is_none() {
@@ -93,8 +97,11 @@ impl Clock {
         let attached = !matches!(state, JobState::Failed(_));
         if attached {
             for source in &sources {
-                let from = restored.as_ref().and_then(|r| r.positions.iter().find(|(s, _)| s == source)).map(|(_, p)| p.clone());
-                if let Err(error) = self.read_source(&spec, *source, from) {
+                let place = |list: &[(RelationId, Position)]| list.iter().find(|(s, _)| s == source).map(|(_, p)| p.clone());
+                let from = restored.as_ref().and_then(|r| place(&r.positions));
+                let leader = restored.as_ref().and_then(|r| place(&r.leaders));
+                let result = self.start_leader(&spec, *source, &from, leader).and_then(|()| self.read_source(&spec, *source, from));
+                if let Err(error) = result {
                     self.forget_reader(spec.id);
                     return Err(error);
                 }
@@ -103,7 +110,8 @@ impl Clock {
         self.store.relation_add(spec.output.clone());
         let (progress, receiver) = watch::channel(JobProgress { state: state.clone(), rows_done: 0, rows_total: None });
         let is_restored = restored.is_some();
-        let saved = restored.filter(|_| attached).map(|r| Saved { epoch: self.epoch, positions: r.positions });
+        let goes_on = matches!(state, JobState::Backfilling) && is_restored;
+        let saved = restored.filter(|_| attached && !goes_on).map(|r| Saved { epoch: self.epoch, positions: r.positions });
         let id = spec.id;
         tracing::info!(job = id.0, view = spec.name, restored = is_restored, "job created");
         let job = Job {
@@ -114,14 +122,17 @@ impl Clock {
             tables: spec.state_tables.clone(),
             replaces,
             rows_done: Vec::new(),
+            rows_before: backfilled.as_ref().map_or(0, |b| b.rows),
+            unread: is_restored.then(|| Arc::new(backfilled.map(|b| b.unread).unwrap_or_default())),
+            throttle: Throttle::new(Instant::now()),
             source_rows: 0,
             workers_done: 0,
             attached: false,
             sources_level: None,
             options: spec.options.clone(),
             saved,
-            fresh: !is_restored,
-            creating: !is_restored,
+            fresh: !is_restored || goes_on,
+            creating: !is_restored || goes_on,
             history: History::default(),
             recovery: None,
             held: Vec::new(),
@@ -131,27 +142,28 @@ impl Clock {
         };
         self.jobs.insert(id, job);
         if attached {
-            self.attach(id, is_restored);
+            self.attach(id);
         }
         self.connect();
         Ok(JobHandle { progress: receiver })
     }
 
-    /// Builds a job's dataflow: its first epoch is the next one. `restored`: from its state in the store; otherwise it reads what
-    /// its inputs hold now.
-    pub(super) fn attach(&mut self, id: JobId, restored: bool) {
+    /// Builds a job's dataflow: its first epoch is the next one. It goes on from its state in the store, and reads what its scans
+    /// have not read yet; or it begins without state and reads all that its inputs hold.
+    pub(super) fn attach(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let view = (!restored).then(|| self.store.read_view());
+        let view = matches!(job.state, JobState::Backfilling).then(|| self.store.read_view());
         let relations = || job.edges.reads.iter().filter(|r| !self.sources.contains_key(r));
         let counted = view.as_ref().filter(|_| relations().count() == job.edges.reads.len());
         job.rows_total = counted.map(|v| relations().filter(|r| v.spec(**r).is_some()).map(|r| v.row_estimate(*r)).sum());
         job.rows_done = vec![0; self.workers.count()];
         (job.source_rows, job.workers_done, job.sources_level, job.attached) = (0, 0, None, true);
-        let (spec, from) = (Arc::clone(&job.spec), self.epoch + 1);
+        job.throttle = Throttle::new(Instant::now());
+        let (spec, from, unread) = (Arc::clone(&job.spec), self.epoch + 1, job.unread.clone());
         self.dirty = true;
         self.shared.forget(id);
         let taps = job.replaces.as_ref().map(|r| r.taps.clone()).unwrap_or_default();
-        let create = |_| Command::CreateJob { spec: Arc::clone(&spec), from, backfill: view.clone(), taps: taps.clone() };
+        let create = |_| Command::CreateJob { spec: Arc::clone(&spec), from, unread: unread.clone(), taps: taps.clone() };
         self.workers.send(create);
     }
 

@@ -42,13 +42,31 @@ impl Clock {
         Ok(())
     }
 
+    /// At a start, a job that was behind the source's leader is again: the leader stands where it was, even if the jobs that it
+    /// serves come later.
+    pub(super) fn start_leader(
+        &mut self,
+        spec: &JobSpec,
+        source: RelationId,
+        from: &Option<Position>,
+        place: Option<Position>,
+    ) -> Result<()> {
+        if self.leader(source).is_none() && place.is_some() && place != *from {
+            let reader = self.start_reader(source, columns_of(spec, source), place, None, vec![])?;
+            self.readers.push(reader);
+        }
+        Ok(())
+    }
+
     fn leader(&self, source: RelationId) -> Option<usize> {
         self.readers.iter().position(|r| r.source == source && r.leads())
     }
 
     /// Whether rows of a reader may go into the next epoch.
     pub(super) fn may_take(&self, reader: &SourceReader) -> bool {
-        self.serves(reader) && !(reader.leads() && self.readers.iter().any(|r| r.source == reader.source && r.holds_leader))
+        self.serves(reader)
+            && !self.is_throttled(&reader.jobs)
+            && !(reader.leads() && self.readers.iter().any(|r| r.source == reader.source && r.holds_leader))
     }
 
     /// Whether a job runs that reads from it. A leader whose jobs have all failed waits for them where it is.

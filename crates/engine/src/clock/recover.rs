@@ -239,7 +239,7 @@ impl Clock {
         let (spec, saved) = (Arc::clone(&job.spec), job.saved.clone());
         if saved.is_none() {
             job.held.clear();
-            job.fresh = true;
+            (job.fresh, job.rows_before) = (true, 0);
             self.store.clear(spec.output.id, &job.tables)?;
         }
         let position = |source: &RelationId| saved.as_ref()?.positions.iter().find(|(s, _)| s == source).map(|(_, p)| p.clone());
@@ -250,10 +250,12 @@ impl Clock {
         let job = self.jobs.get_mut(&id).ok_or_else(missing)?;
         if saved.is_some() {
             job.replay = job.held.clone();
+            job.unread = Some(Arc::default());
         } else {
             job.state = JobState::Backfilling;
+            job.unread = None;
         }
-        self.attach(id, saved.is_some());
+        self.attach(id);
         Ok(saved.is_none())
     }
 }

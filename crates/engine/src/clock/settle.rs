@@ -6,7 +6,7 @@ use std::time::Duration;
 use millpond_common::JobId;
 
 use super::{BACKFILL_EPOCH, BACKFILL_ROWS, Clock, JobProgress, JobState};
-use crate::messages::Report;
+use crate::messages::{Command, Report};
 
 impl Clock {
     pub(super) fn report(&mut self, worker: usize, report: Report) {
@@ -30,12 +30,18 @@ impl Clock {
                 self.settle();
             }
             Report::Evicted { state_bytes } => self.evicted(worker, state_bytes),
-            Report::Frozen { epoch, mut tables, stall } => {
+            Report::Frozen { epoch, mut tables, unread, stall } => {
                 // Its epoch may be complete, and visible, already.
                 let waiting = self.in_flight.iter_mut().filter(|f| f.epoch == epoch).filter_map(|f| f.checkpoint.as_mut());
                 let collecting = self.collecting.iter_mut().filter(|c| c.epoch == epoch).filter_map(|c| c.checkpoint.as_mut());
                 if let Some(barrier) = waiting.chain(collecting).next() {
                     barrier.tables.append(&mut tables);
+                    for (id, scans, rows) in unread {
+                        let job = barrier.jobs.iter_mut().find(|j| j.id == id);
+                        if let Some(backfilled) = job.and_then(|j| j.backfilled.as_mut()) {
+                            backfilled.append(scans, rows);
+                        }
+                    }
                     barrier.stall = barrier.stall.max(stall);
                     barrier.waiting = barrier.waiting.saturating_sub(1);
                 }
@@ -79,7 +85,7 @@ impl Clock {
     /// Which jobs are level now. Their figures are told first: whoever waited for the news reads the view at once.
     fn progress(&mut self, epoch: u64) {
         let workers = self.workers.count();
-        let mut news = Vec::new();
+        let (mut news, mut level) = (Vec::new(), Vec::new());
         for id in self.order.clone() {
             let upstream_runs = self.upstream(id).iter().all(|u| self.jobs.get(u).is_some_and(|j| matches!(j.state, JobState::Running)));
             let Some(job) = self.jobs.get_mut(&id).filter(|j| j.attached && j.recovery.is_none()) else { continue };
@@ -91,10 +97,12 @@ impl Clock {
                 // The next checkpoint must say so, or a restart would begin again.
                 self.dirty = true;
                 self.checkpoint_soon = true;
+                level.push(id);
                 tracing::info!(job = job.spec.id.0, view = job.spec.name, epoch, "view is level with its inputs");
             }
             news.push(id);
         }
+        level.into_iter().for_each(|id| self.workers.send(|_| Command::Level(id)));
         self.announce(&news);
     }
 

@@ -43,7 +43,7 @@ impl Failure {
     pub fn set(&self, error: Error) {
         self.0.borrow_mut().get_or_insert(error);
     }
-    fn is_set(&self) -> bool {
+    pub fn is_set(&self) -> bool {
         self.0.borrow().is_some()
     }
     /// Runs `f` unless the job has failed; an error or a panic fails it.
@@ -64,9 +64,9 @@ impl Failure {
 }
 
 /// Reads one port, whatever its pact.
-type Puller = Box<dyn FnMut(&mut dyn FnMut(InputCapability<Epoch>, Delta))>;
+pub(super) type Puller = Box<dyn FnMut(&mut dyn FnMut(InputCapability<Epoch>, Delta))>;
 
-fn puller<P>(mut handle: InputHandleCore<Epoch, Chunk, P>) -> Puller
+pub(super) fn puller<P>(mut handle: InputHandleCore<Epoch, Chunk, P>) -> Puller
 where
     P: timely::communication::Pull<timely::dataflow::channels::Message<Epoch, Chunk>> + 'static,
 {
@@ -80,13 +80,13 @@ fn add_port<'scope>(
     workers: usize,
 ) -> Puller {
     match route {
-        Some(columns) if workers > 1 => puller(builder.new_input(stream, DistributorPact(move |_| ByHash(columns)))),
+        Some(columns) if workers > 1 => puller(builder.new_input(stream, DistributorPact(move |_| ByHash { columns, stay: None }))),
         _ => puller(builder.new_input(stream, Pipeline)),
     }
 }
 
 /// The first epoch that is not complete on any port.
-fn complete_before(frontiers: &[MutableAntichain<Epoch>]) -> Epoch {
+pub(super) fn complete_before(frontiers: &[MutableAntichain<Epoch>]) -> Epoch {
     frontiers.iter().map(|f| f.frontier().first().copied().unwrap_or(Epoch::MAX)).min().unwrap_or(Epoch::MAX)
 }
 

@@ -1,6 +1,8 @@
 //! The container that timely moves between operators and workers: one delta.
 
+use std::cell::Cell;
 use std::io::Write;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, UInt32Array};
@@ -75,7 +77,11 @@ impl ContainerBytes for Chunk {
 }
 
 /// Sends each row to the worker that owns the virtual node of these columns.
-pub(super) struct ByHash(pub Vec<usize>);
+pub(super) struct ByHash {
+    pub columns: Vec<usize>,
+    /// Once this is set, rows stay on this worker.
+    pub stay: Option<(Rc<Cell<bool>>, usize)>,
+}
 
 impl Distributor<Chunk> for ByHash {
     fn partition<T: Clone, P: Push<Message<T, Chunk>>>(&mut self, container: &mut Chunk, time: &T, pushers: &mut [P]) {
@@ -83,7 +89,10 @@ impl Distributor<Chunk> for ByHash {
         if delta.is_empty() {
             return;
         }
-        let columns = &self.0;
+        if let Some((_, here)) = self.stay.as_ref().filter(|(stay, _)| stay.get()) {
+            return push(delta, time, *here, pushers);
+        }
+        let columns = &self.columns;
         let workers = pushers.len();
         if columns.is_empty() {
             let owner = vnode_owner(vnode(constant_hash()), workers);

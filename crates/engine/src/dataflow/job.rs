@@ -10,15 +10,16 @@ use arrow_schema::SchemaRef;
 use millpond_common::ids::{vnode_owner, vnodes_of};
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId, Result, StateTableId};
 use millpond_plan::{Kept, Operator as PlanOperator, StreamPlan};
-use millpond_state::{Evicted, FrozenTable, ReadView, Store, TableLookup, TableStats};
+use millpond_state::{Evicted, FrozenTable, ReadView, Store, TableLookup, TableStats, Unread};
 use timely::container::NoopBuilder;
 use timely::dataflow::operators::Input;
 use timely::dataflow::{InputHandle, Scope};
 use timely::worker::Worker;
 
 use super::adapter::{self, ChunkStream, Export, Failure, SharedOperator, StatefulContext, Tapped};
+use super::backfill::{self, Backfill, Order, Target};
 use super::chunk::{Chunk, constant_hash};
-use super::import::Import;
+use super::import::{Fill, Import};
 use super::stored;
 use crate::job::{JobSpec, OperatorStats};
 use crate::messages::Tap;
@@ -33,10 +34,6 @@ pub(super) struct LocalJob {
     pub failure: Failure,
     /// Whether the failure has been reported.
     pub failure_told: bool,
-    /// Rows read by backfills that have ended.
-    pub backfilled: u64,
-    /// The epoch that took the last of them.
-    backfill_end: Epoch,
     /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
     /// Its imports that read what operators of other jobs give.
@@ -66,10 +63,10 @@ struct Table {
 
 /// From where a job begins.
 pub(super) enum Start<'a> {
-    /// From nothing: it reads what its inputs hold in this view first.
-    Fresh(&'a ReadView, Vec<Tap>),
-    /// From its state in the store.
-    Restored,
+    /// Without state: it reads everything that its inputs hold.
+    Fresh(Vec<Tap>),
+    /// From its state in the store, with this yet to be read by its scans.
+    Restored(&'a [Unread]),
     /// From these operators as they are.
     Moved(BTreeMap<usize, LocalNode>),
 }
@@ -83,17 +80,17 @@ pub(super) struct Build<'a> {
 
 impl LocalJob {
     pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, start: Start<'_>) -> LocalJob {
+        let (unread, moves, moved, taps) = match start {
+            Start::Fresh(taps) => (None, false, BTreeMap::new(), taps),
+            Start::Restored(unread) => (Some(unread), false, BTreeMap::new(), Vec::new()),
+            Start::Moved(nodes) => (Some(&[][..]), true, nodes, Vec::new()),
+        };
         let (index, workers) = (build.worker.index(), build.worker.peers());
         let dataflow = build.worker.next_dataflow_index();
         let failure = Failure::default();
         let register = build.register;
         let plan = &spec.plan;
-        let (fresh, moves) = (matches!(start, Start::Fresh(..)), matches!(start, Start::Moved(_)));
-        let (restored, moved, backfill, taps) = match start {
-            Start::Fresh(view, taps) => (false, BTreeMap::new(), Some(view), taps),
-            Start::Restored => (true, BTreeMap::new(), None, Vec::new()),
-            Start::Moved(nodes) => (false, nodes, None, Vec::new()),
-        };
+        let view = build.store.read_view();
         let (mut imports, nodes, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
             let mut graph = Graph {
                 spec: &spec,
@@ -103,7 +100,8 @@ impl LocalJob {
                 index,
                 workers,
                 from,
-                fresh,
+                unread,
+                view: &view,
                 register,
                 imports: Vec::new(),
                 moved,
@@ -120,36 +118,14 @@ impl LocalJob {
             (graph.imports, graph.nodes, export)
         });
         let vnodes = vnodes_of(index, workers);
-        failure.guard(|| {
-            if let Some(view) = backfill {
-                for import in imports.iter_mut().filter(|i| view.spec(i.relation).is_some()) {
-                    import.start_backfill(view, vnodes.clone())?;
-                }
-            }
-            for import in imports.iter_mut().filter(|i| taps.iter().any(|t| t.relation == i.relation)) {
-                import.await_backfill();
-            }
-            Ok(())
-        });
+        for import in imports.iter_mut().filter(|i| taps.iter().any(|t| t.relation == i.relation)) {
+            import.fill = Some(Fill::default());
+        }
         for table in nodes.values().flat_map(|n| &n.tables).filter(|_| !moves) {
             let lookup = TableLookup::new(build.store, table.id, vnodes.clone());
-            table.handle.borrow_mut().attach(Rc::new(lookup), restored);
+            table.handle.borrow_mut().attach(Rc::new(lookup), unread.is_some());
         }
-        LocalJob {
-            spec,
-            from,
-            imports,
-            export,
-            failure,
-            failure_told: false,
-            backfilled: 0,
-            backfill_end: 0,
-            backfilling: !moves,
-            taps,
-            nodes,
-            state_bytes: 0,
-            dataflow,
-        }
+        LocalJob { spec, from, imports, export, failure, failure_told: false, backfilling: !moves, taps, nodes, state_bytes: 0, dataflow }
     }
 
     pub fn drop_from(self, worker: &mut Worker) {
@@ -192,11 +168,10 @@ impl LocalJob {
         let context = EpochContext { epoch: self.from, first: false, worker: index, workers };
         for tap in &self.taps {
             let Some(job) = jobs.get(&tap.job) else { continue };
-            let tables = job.nodes.get(&tap.node).map(|n| n.tables.iter().map(|t| t.id).collect()).unwrap_or_default();
-            for import in self.imports.iter_mut().filter(|i| i.relation == tap.relation) {
-                let rows =
-                    stored::output(Arc::clone(&job.spec), tap.node, Vec::clone(&tables), view.clone(), context, vnodes_of(index, workers));
-                import.feed_backfill(rows);
+            let tables: Vec<_> = job.nodes.get(&tap.node).map(|n| n.tables.iter().map(|t| t.id).collect()).unwrap_or_default();
+            for fill in self.imports.iter_mut().filter(|i| i.relation == tap.relation).filter_map(|i| i.fill.as_mut()) {
+                let vnodes = vnodes_of(index, workers);
+                fill.rows = Some(stored::output(Arc::clone(&job.spec), tap.node, tables.clone(), view.clone(), context, vnodes));
             }
         }
     }
@@ -251,23 +226,43 @@ impl LocalJob {
     }
 
     /// No more rows of this relation in this epoch.
-    pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch, backfill_rows: usize) {
+    pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch) {
         for import in self.imports.iter_mut().filter(|i| i.relation == relation) {
-            match import.finish_epoch(epoch, backfill_rows) {
-                Ok(Some(rows)) => {
-                    self.backfilled += rows;
-                    self.backfill_end = epoch;
-                }
-                Ok(None) => {}
-                Err(error) => self.failure.set(error),
+            if let Err(error) = import.finish_epoch(epoch) {
+                self.failure.set(error);
             }
         }
     }
 
-    /// Rows read by backfills, and whether all are in when `epoch` is complete: a later one may be on its way already.
+    fn backfills(&self) -> impl Iterator<Item = &Backfill> {
+        self.imports.iter().filter_map(|i| i.backfill.as_ref())
+    }
+
+    /// Its scans read so many rows from this view, in an epoch whose input is still to come.
+    pub fn order(&mut self, epoch: Epoch, view: &ReadView, rows_max: usize) {
+        self.imports.iter_mut().filter_map(|i| i.fill.as_mut()).for_each(|fill| fill.rows_max = rows_max);
+        let open = self.backfills().filter(|b| !b.is_over()).collect::<Vec<_>>();
+        for backfill in &open {
+            backfill.order(epoch, Order { view: view.clone(), rows_max: rows_max.div_ceil(open.len()) });
+        }
+    }
+
+    /// Rows read by backfills, and whether all are in when `epoch` is complete.
     pub fn backfill_progress(&self, epoch: Epoch) -> (u64, bool) {
-        let open = self.imports.iter().filter_map(Import::backfill_progress).collect::<Vec<_>>();
-        (self.backfilled + open.iter().sum::<u64>(), open.is_empty() && self.backfill_end <= epoch)
+        let fills = || self.imports.iter().filter_map(|i| i.fill.as_ref());
+        let rows = self.backfills().map(Backfill::rows).sum::<u64>() + fills().map(|f| f.read).sum::<u64>();
+        let ended = fills().all(|f| f.ended.is_some_and(|e| e <= epoch));
+        (rows, ended && self.backfills().all(|b| b.has_ended(epoch)))
+    }
+
+    /// What its scans have not read yet, by scan.
+    pub fn unread(&self) -> Vec<Unread> {
+        self.imports.iter().map(|i| i.backfill.as_ref().map(Backfill::unread).unwrap_or_default()).collect()
+    }
+
+    /// All workers have read all.
+    pub fn set_level(&self) {
+        self.backfills().for_each(Backfill::set_level);
     }
 }
 
@@ -279,7 +274,8 @@ struct Graph<'a, 'scope> {
     index: usize,
     workers: usize,
     from: Epoch,
-    fresh: bool,
+    unread: Option<&'a [Unread]>,
+    view: &'a ReadView,
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
     /// Operators that exist already.
@@ -333,7 +329,7 @@ impl<'scope> Graph<'_, 'scope> {
                     worker: self.index,
                     workers: self.workers,
                     from: self.from,
-                    fresh: self.fresh,
+                    fresh: self.unread.is_none(),
                 };
                 adapter::stateful(self.scope, inputs, local.operator, context)
             }
@@ -387,8 +383,22 @@ impl<'scope> Graph<'_, 'scope> {
         let PlanOperator::Scan { relation, projection } = &node.operator else { return self.empty() };
         let (mut handle, stream) = self.scope.new_input_with_builder::<NoopBuilder<Chunk>>();
         handle.advance_to(self.from);
-        let stats = self.stats(at);
-        self.imports.push(Import::new(*relation, projection.clone(), SchemaRef::clone(&node.schema), handle, stats));
+        let (stats, projection, schema) = (self.stats(at), projection.clone(), SchemaRef::clone(&node.schema));
+        let mut import = Import { relation: *relation, projection, schema, handle, stats, backfill: None, fill: None };
+        let unread = self.unread.map(|list| list.get(self.imports.len()).cloned().unwrap_or_default());
+        let stream = match self.view.spec(*relation).filter(|_| unread.as_ref().is_none_or(|u| !u.is_empty())) {
+            None => stream,
+            Some(spec) => {
+                let backfill = Backfill::new(backfill::share(unread.as_ref(), &vnodes_of(self.index, self.workers)));
+                let target = Target { spec, projection: import.projection.clone(), schema: SchemaRef::clone(&import.schema) };
+                let place = (self.from, self.index, self.workers);
+                let about = (self.failure.clone(), Arc::clone(&import.stats));
+                let stream = backfill::backfill(self.scope, stream, target, &backfill, place, about);
+                import.backfill = Some(backfill);
+                stream
+            }
+        };
+        self.imports.push(import);
         stream
     }
 
@@ -397,7 +407,7 @@ impl<'scope> Graph<'_, 'scope> {
         let (mut handle, stream): (InputHandle<Epoch, NoopBuilder<Chunk>>, _) = self.scope.new_input_with_builder();
         handle.advance_to(self.from);
         let owner = vnode_owner(millpond_common::hash::vnode(constant_hash()), self.workers);
-        if self.fresh && owner == self.index && !delta.is_empty() {
+        if self.unread.is_none() && owner == self.index && !delta.is_empty() {
             handle.send_batch(&mut Chunk(delta));
         }
         handle.close();

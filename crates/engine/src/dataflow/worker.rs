@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use millpond_common::{Epoch, Error, JobId, RelationId, Result};
-use millpond_state::{FrozenTable, Store};
+use millpond_state::{FrozenTable, Store, Unread};
 use parking_lot::Mutex;
 use timely::WorkerConfig;
 use timely::communication::Config as Communication;
@@ -17,7 +17,7 @@ use timely::worker::Worker;
 use super::job::{Build, LocalJob, Start};
 use super::residency::{self, Residency};
 use crate::job::{JobSpec, OperatorStats};
-use crate::messages::{Command, EpochCommand, Report, Tap};
+use crate::messages::{BackfillOrders, Command, EpochCommand, Report, Tap};
 
 /// All workers of this process.
 pub(crate) struct Workers {
@@ -97,6 +97,8 @@ struct Draining {
     /// Jobs that still have some.
     jobs: Vec<JobId>,
     tables: Vec<FrozenTable>,
+    /// What backfills had not read, and how much they had.
+    unread: Vec<(JobId, Vec<Unread>, u64)>,
     /// The longest time at a stretch that the dataflow stood still for it.
     stall: Duration,
     /// When it went on.
@@ -169,9 +171,9 @@ impl Loop {
 
     fn command(&mut self, worker: &mut Worker, command: Command) {
         match command {
-            Command::CreateJob { spec, from, backfill, taps } => {
+            Command::CreateJob { spec, from, unread, taps } => {
                 self.set_tapped(&taps, true);
-                let start = backfill.as_ref().map_or(Start::Restored, |view| Start::Fresh(view, taps));
+                let start = unread.as_deref().map_or(Start::Fresh(taps), |unread| Start::Restored(unread));
                 self.build(worker, spec, from, start);
             }
             Command::DropJob(id) => {
@@ -179,6 +181,11 @@ impl Loop {
                     self.set_tapped(&job.taps, false);
                     self.drain_last(&job);
                     job.drop_from(worker);
+                }
+            }
+            Command::Level(id) => {
+                if let Some(job) = self.jobs.get(&id) {
+                    job.set_level();
                 }
             }
             Command::FeedTaps { job: id, view } => {
@@ -225,6 +232,13 @@ impl Loop {
 
     /// Feeds the epoch's input; inputs that are other active jobs' views stay open until those are done.
     fn begin(&mut self, mut command: EpochCommand) {
+        if let Some(BackfillOrders { view, rows_max }) = command.backfill.take() {
+            for (id, rows_max) in rows_max {
+                if let Some(job) = self.jobs.get_mut(&id) {
+                    job.order(command.epoch, &view, rows_max);
+                }
+            }
+        }
         for input in std::mem::take(&mut command.inputs) {
             if let Some(job) = self.jobs.get_mut(&input.job) {
                 job.push(input.relation, command.epoch, &input.delta, input.columns.as_deref().map(Vec::as_slice));
@@ -236,7 +250,7 @@ impl Loop {
             let mut relations = job.imports.iter().map(|i| i.relation).collect::<Vec<_>>();
             relations.dedup();
             for relation in relations.into_iter().filter(|r| !produced.contains(r)) {
-                job.finish_input(relation, command.epoch, command.backfill_rows);
+                job.finish_input(relation, command.epoch);
             }
         }
         self.open.push_back(OpenEpoch { command, done: 0 });
@@ -253,14 +267,13 @@ impl Loop {
         while let Some(open) = self.open.front_mut() {
             let epoch = open.command.epoch;
             let active = Arc::clone(&open.command.active);
-            let backfill_rows = open.command.backfill_rows;
             let mut done = open.done;
             while let Some(id) = active.get(done) {
                 let complete = self.jobs.get(id).is_none_or(|j| j.export.is_complete(epoch) || j.from > epoch);
                 if !complete {
                     break;
                 }
-                self.publish(*id, epoch, &active, backfill_rows);
+                self.publish(*id, epoch, &active);
                 done += 1;
             }
             let Some(open) = self.open.front_mut() else { return };
@@ -278,7 +291,7 @@ impl Loop {
         }
     }
 
-    fn publish(&mut self, id: JobId, epoch: Epoch, active: &[JobId], backfill_rows: usize) {
+    fn publish(&mut self, id: JobId, epoch: Epoch, active: &[JobId]) {
         let Some(job) = self.jobs.get(&id) else { return };
         let relation = job.spec.output.id;
         let deltas = job.export.take(epoch);
@@ -289,24 +302,24 @@ impl Loop {
                 for delta in &deltas {
                     reader.push(relation, epoch, delta, None);
                 }
-                reader.finish_input(relation, epoch, backfill_rows);
+                reader.finish_input(relation, epoch);
             }
         }
         if !deltas.is_empty() {
             self.store.publish(relation, epoch, deltas);
         }
-        self.publish_tapped(id, epoch, active, backfill_rows);
+        self.publish_tapped(id, epoch, active);
     }
 
     /// Passes on what operators of a job gave in an epoch to those that tap them.
-    fn publish_tapped(&mut self, id: JobId, epoch: Epoch, active: &[JobId], backfill_rows: usize) {
+    fn publish_tapped(&mut self, id: JobId, epoch: Epoch, active: &[JobId]) {
         for reader in active {
             let taps = self.jobs.get(reader).map(|r| r.taps.clone()).unwrap_or_default();
             for tap in taps.iter().filter(|t| t.job == id) {
                 let deltas = self.jobs.get(&id).map(|j| j.take_tapped(tap.node, epoch)).unwrap_or_default();
                 let Some(reader) = self.jobs.get_mut(reader) else { continue };
                 deltas.iter().for_each(|delta| reader.push(tap.relation, epoch, delta, None));
-                reader.finish_input(tap.relation, epoch, backfill_rows);
+                reader.finish_input(tap.relation, epoch);
             }
         }
     }
@@ -341,7 +354,8 @@ impl Loop {
         self.residency.stop_evicting();
         self.jobs.values().for_each(LocalJob::seal);
         let jobs = self.jobs.keys().copied().collect();
-        self.draining = Some(Draining { epoch, jobs, tables: vec![], stall: started.elapsed(), resumed: Instant::now() });
+        let unread = self.jobs.iter().map(|(id, job)| (*id, job.unread(), job.backfill_progress(epoch).0)).collect();
+        self.draining = Some(Draining { epoch, jobs, tables: vec![], unread, stall: started.elapsed(), resumed: Instant::now() });
     }
 
     /// Encodes sealed changes for a while, and reports when that was the last of them.
@@ -361,9 +375,9 @@ impl Loop {
         draining.resumed = Instant::now();
         draining.stall = draining.stall.max(started.elapsed());
         if draining.jobs.is_empty()
-            && let Some(Draining { epoch, tables, stall, .. }) = self.draining.take()
+            && let Some(Draining { epoch, tables, unread, stall, .. }) = self.draining.take()
         {
-            (self.report)(Report::Frozen { epoch, tables, stall });
+            (self.report)(Report::Frozen { epoch, tables, unread, stall });
         }
     }
 
