@@ -8,4 +8,5 @@ mod replace;
 mod savepoints;
 mod scripts;
 mod server;
+mod spill;
 mod transactions;

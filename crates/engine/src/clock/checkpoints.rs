@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use millpond_common::{Error, SqlState};
 use millpond_state::Checkpoint;
+use millpond_state::failpoint::failpoint;
 
 use super::{Barrier, Clock, InFlight, Saved};
 use crate::checkpoint::{Committed, Frozen, Meta};
@@ -130,6 +131,7 @@ impl Clock {
             }
             self.forget_changes(meta.id);
         }
+        failpoint("checkpoint-collected");
         self.hold_changes(done.epoch);
         // Encoding plain numbers and bytes into memory does not fail.
         let meta = Meta::new(jobs, leaders).encode().unwrap_or_default();
