@@ -242,7 +242,7 @@ pub(crate) struct Clock {
     flushes: Vec<(Option<Epoch>, oneshot::Sender<Result<()>>)>,
     settings: Settings,
     last_checkpoint: Instant,
-    /// The epoch of its barrier.
+    /// The epoch of its barrier; none if it was abandoned.
     checkpoint_epoch: Epoch,
     /// When a checkpoint ended last.
     last_commit: Option<Instant>,

@@ -14,6 +14,7 @@ use millpond_sql::ast::Ident;
 use millpond_sql::catalog::Relation;
 use millpond_sql::statement::{CreateMaterializedView, Name};
 use millpond_sql::{Catalog, NewRelation, Planner, RelationKind, StatementKind};
+use millpond_state::failpoint::failpoint;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::database::Database;
@@ -196,7 +197,7 @@ impl Session {
         numbers.take_numbers_of(&catalog);
         database.replace_catalog(numbers, vec![], vec![]).await?;
 
-        let mut begun = Begun { database: Arc::clone(&database), jobs: Vec::new(), keep: false };
+        let mut begun = Begun { database: Arc::clone(&database), jobs: Vec::new(), lock: Some(lock), keep: false };
         let (mut handles, mut records) = (Vec::new(), Vec::new());
         for (stored, replacement) in jobs {
             stored.check_readable(Arc::new(database.context.clone()))?;
@@ -204,16 +205,15 @@ impl Session {
             records.push((stored.record()?, records::job_key(replacement.old)));
             handles.push((stored.id, replacement.spec.name.clone(), scope.limits.run(engine.replace_job(replacement)).await?));
         }
+        failpoint("replace-view-begun");
         for (id, name, handle) in handles {
             let engine = engine.clone();
             let rows_read = move || rows_read(&engine, id);
             progress::wait(&name, handle, &scope.limits, &self.sink(), &rows_read).await?;
         }
+        failpoint("replace-view-level");
         // From here on it ends, even if the client is gone.
-        let finished = tokio::spawn(async move {
-            let _lock = lock;
-            begun.finish(catalog, records).await
-        });
+        let finished = tokio::spawn(begun.finish(catalog, records));
         finished.await.map_err(|e| Error::internal(format!("replacing a view ended early: {e}")))?
     }
 
@@ -263,6 +263,8 @@ async fn keep_result(database: &Database, changes: Vec<Change>, mut catalog: Cat
 struct Begun {
     database: Arc<Database>,
     jobs: Vec<(JobId, RelationId)>,
+    /// No other DDL runs until they have replaced the others, or are gone.
+    lock: Option<OwnedMutexGuard<()>>,
     keep: bool,
 }
 
@@ -271,6 +273,7 @@ impl Begun {
     async fn finish(mut self, catalog: Catalog, records: Vec<(records::Record, Vec<u8>)>) -> Result<()> {
         let database = Arc::clone(&self.database);
         database.engine.checkpoint().await?;
+        failpoint("replace-view-saved");
         let jobs = database.engine.jobs();
         let error = jobs.iter().filter(|j| self.jobs.iter().any(|(id, _)| *id == j.id)).find_map(|j| j.state.error());
         if let Some(error) = error {
@@ -280,8 +283,10 @@ impl Begun {
         let (puts, deletes) = records.into_iter().unzip();
         database.replace_catalog(catalog, puts, deletes).await?;
         self.keep = true;
+        failpoint("replace-view-stored");
         for (job, _) in &self.jobs {
             database.engine.switch_job(*job).await?;
+            failpoint("replace-view-switched");
         }
         Ok(())
     }
@@ -292,7 +297,9 @@ impl std::ops::Drop for Begun {
         if let (false, Ok(runtime)) = (self.keep, tokio::runtime::Handle::try_current()) {
             let engine = self.database.engine.clone();
             let (jobs, relations) = self.jobs.iter().copied().unzip();
+            let lock = self.lock.take();
             runtime.spawn(async move {
+                let _lock = lock;
                 if let Err(error) = engine.drop_relations(relations, jobs).await {
                     tracing::warn!(%error, "what a failed statement had begun could not be removed");
                 }

@@ -84,6 +84,9 @@ impl Clock {
                 let _ = reply.send(Err(error.clone()));
             }
             self.stop_awaiting(epoch, &error);
+            if epoch == self.checkpoint_epoch {
+                self.checkpoint_epoch = 0;
+            }
             tracing::warn!(epoch, %error, "checkpoint failed");
             (self.dirty, self.failures) = (true, self.failures + 1);
             let tolerable = u64::try_from(self.settings.integer("checkpoint_tolerable_failures")).unwrap_or(u64::MAX);
