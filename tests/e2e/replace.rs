@@ -51,6 +51,11 @@ async fn check(client: &Client) {
     check_all(client, &[]).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// The query of the one view.
+async fn definition(client: &Client) -> String {
+    value(client, "SELECT definition FROM pg_matviews").await.trim_end_matches([';', ' ']).to_string()
+}
+
 /// The last line of EXPLAIN.
 async fn summary(client: &Client, sql: &str) -> String {
     let lines = rows(client, &format!("EXPLAIN {sql}")).await.unwrap_or_else(|e| panic!("{sql}: {}", describe(&e)));
@@ -103,7 +108,7 @@ async fn through_all_queries(workers: &str) {
         let told = summary(&client, &sql).await;
         run(&client, &sql).await;
         assert_eq!(told, expected, "{query}");
-        assert_eq!(value(&client, "SELECT definition FROM pg_matviews").await.trim(), *query);
+        assert_eq!(definition(&client).await, *query);
         check(&client).await;
         if round % 3 == 0 {
             server.kill();
@@ -168,7 +173,7 @@ async fn a_crash_in_between_leaves_the_old_view_or_the_new_one() {
         // Readable at once, whichever it is.
         rows(&client, "SELECT * FROM v").await.unwrap_or_else(|e| panic!("{}", describe(&e)));
         check(&client).await;
-        let found = value(&client, "SELECT definition FROM pg_matviews").await.trim().to_string();
+        let found = definition(&client).await;
         assert!(found == new || (found == current && !answered), "answered {answered}: {found}");
         outcomes[usize::from(found == new)] += 1;
         current = found;
