@@ -53,7 +53,7 @@ async fn check(client: &Client) {
 
 /// The query of the one view.
 async fn definition(client: &Client) -> String {
-    value(client, "SELECT definition FROM pg_matviews").await.trim_end_matches([';', ' ']).to_string()
+    value(client, "SELECT definition FROM pg_matviews").await.trim().trim_end_matches(';').to_string()
 }
 
 /// The last line of EXPLAIN.

@@ -29,6 +29,17 @@ impl StreamPlan {
 
     /// One line for a node, with the names of its input's columns.
     pub fn describe(&self, node: &Node) -> String {
+        let expires = match (&node.operator, node.expires.as_slice()) {
+            (_, []) => "",
+            (Operator::Aggregate { .. }, _) => " expires=[group]",
+            (Operator::Join { .. }, [0]) => " expires=[left row]",
+            (Operator::Join { .. }, [1]) => " expires=[right row]",
+            _ => " expires=[row]",
+        };
+        format!("{}{expires}", self.describe_operator(node))
+    }
+
+    fn describe_operator(&self, node: &Node) -> String {
         let input = |port: usize| node.inputs.get(port).and_then(|i| self.nodes.get(*i));
         let name = |port: usize, column: usize| -> String {
             let field = input(port).and_then(|n| n.schema.fields().get(column).map(|f| f.name().clone()));

@@ -18,7 +18,8 @@ impl StreamPlan {
                 }
                 other => bincode::serialize(other).ok().map(|bytes| hash_bytes(&bytes)),
             };
-            let tag = hash_bytes(format!("{:?}", std::mem::discriminant(&node.operator)).as_bytes()) ^ u64::from(node.append_only);
+            let tag = hash_bytes(format!("{:?} {:?}", std::mem::discriminant(&node.operator), node.expires).as_bytes());
+            let tag = tag ^ u64::from(node.append_only);
             let types =
                 node.schema.fields().iter().fold(tag, |h, f| mix(h.rotate_left(7) ^ hash_bytes(f.data_type().to_string().as_bytes())));
             let whole = node.inputs.iter().try_fold(mix(own.unwrap_or_default() ^ types), |h, input| {

@@ -9,6 +9,7 @@
 //! - Output types of every node are explicit in its schema.
 
 mod display;
+mod expire;
 mod expr;
 mod fingerprint;
 mod replace;
@@ -43,6 +44,9 @@ pub struct Node {
     pub schema: SchemaRef,
     /// Whether its output only ever has positive weights.
     pub append_only: bool,
+    /// The ports of which it forgets what no change has touched for the view's `state_ttl`, as if that had been deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expires: Vec<usize>,
 }
 
 /// What a node does.

@@ -71,7 +71,7 @@ impl StreamPlan {
                     let relation = RelationId(u32::MAX - taps.len() as u32);
                     taps.push((relation, old));
                     let projection = (0..node.schema.fields().len()).collect();
-                    (node.operator, node.inputs) = (Operator::Scan { relation, projection }, Vec::new());
+                    (node.operator, node.inputs, node.expires) = (Operator::Scan { relation, projection }, Vec::new(), Vec::new());
                 }
                 None => node.inputs = node.inputs.iter().filter_map(|i| places.iter().position(|p| p == i)).collect(),
             }
@@ -130,7 +130,7 @@ impl Search<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use arrow_schema::{DataType, Field, Schema};
@@ -138,8 +138,9 @@ mod tests {
     use super::*;
     use crate::{AggregateCall, AggregateFunction, JoinKind};
 
-    /// Trees in few letters: `t1` a scan of relation 1, `d(…)` distinct, `c(…)` a count, `j(…,…)` a join, `u(…,…)` a union.
-    fn plan(text: &str) -> StreamPlan {
+    /// Trees in few letters: `t1` a scan of relation 1, `v` constants, `d(…)` distinct, `c(…)` a count, `j(…,…)` a join,
+    /// `u(…,…)` a union.
+    pub(crate) fn plan(text: &str) -> StreamPlan {
         let mut nodes = Vec::new();
         let mut rest = text.as_bytes();
         parse(&mut rest, &mut nodes);
@@ -157,6 +158,7 @@ mod tests {
                 *text = &text[1..];
                 Operator::Scan { relation, projection: vec![0] }
             }
+            b'v' => Operator::Values { ipc: Vec::new() },
             b'd' => Operator::Distinct,
             b'c' => {
                 let call = AggregateCall { function: AggregateFunction::Count, argument: None, distinct: false, filter: None };
@@ -173,7 +175,7 @@ mod tests {
             *text = &text[1..];
         }
         let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
-        nodes.push(Node { operator, inputs, schema, append_only: false });
+        nodes.push(Node { operator, inputs, schema, append_only: false, expires: Vec::new() });
         nodes.len() - 1
     }
 
