@@ -29,7 +29,7 @@ pub fn rows(rows: &[(i64, i64)]) -> RecordBatch {
 }
 
 pub fn node(operator: Operator, inputs: Vec<usize>) -> Node {
-    Node { operator, inputs, schema: schema(), append_only: false }
+    Node { operator, inputs, schema: schema(), append_only: false, expires: Vec::new() }
 }
 
 /// Rows of `input` with v above `limit`, v doubled.

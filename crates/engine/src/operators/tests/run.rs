@@ -22,9 +22,16 @@ pub fn plan(inputs: &[&SchemaRef], append_only: bool, operator: PlanOperator, sc
         inputs: vec![],
         schema: SchemaRef::clone(schema),
         append_only,
+        expires: Vec::new(),
     };
     let mut nodes = inputs.iter().enumerate().map(scan).collect::<Vec<_>>();
-    nodes.push(Node { operator, inputs: (0..inputs.len()).collect(), schema: SchemaRef::clone(schema), append_only: false });
+    nodes.push(Node {
+        operator,
+        inputs: (0..inputs.len()).collect(),
+        schema: SchemaRef::clone(schema),
+        append_only: false,
+        expires: Vec::new(),
+    });
     StreamPlan { nodes, key: None, append_only: false }
 }
 
