@@ -27,15 +27,20 @@ const QUERIES: [(&str, usize, usize); 15] = [
     ("SELECT k, n, s FROM (SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k) AS q ORDER BY s DESC, k LIMIT 5", 1, 1),
     ("SELECT q.k, n, s, name FROM (SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k) AS q JOIN d ON d.k = q.k", 1, 1),
     // The join stays, and below it the groups.
-    ("SELECT name, sum(s) AS s FROM (SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k) AS q JOIN d ON d.k = q.k GROUP BY name", 1, 2),
+    (
+        "SELECT name, sum(s) AS s, max(n) AS n FROM (SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k) AS q
+         JOIN d ON d.k = q.k GROUP BY name",
+        2,
+        1,
+    ),
     ("SELECT name, count(*) AS n FROM t JOIN d ON d.k = t.k GROUP BY name", 0, 2),
-    ("SELECT DISTINCT name FROM t JOIN d ON d.k = t.k", 1, 1),
-    ("SELECT name FROM d WHERE d.k NOT IN (SELECT v FROM t WHERE v IS NOT NULL)", 0, 0),
+    ("SELECT count(DISTINCT name) AS names, count(*) AS n FROM t JOIN d ON d.k = t.k", 1, 1),
+    ("SELECT name FROM d WHERE d.k NOT IN (SELECT v FROM t WHERE v IS NOT NULL)", 0, 3),
     // Rows without a partner because their key is NULL are in no state: what is above them is computed anew.
     ("SELECT d.k, t.id FROM d LEFT JOIN t ON t.k = d.k AND t.id < 60", 0, 1),
     ("SELECT count(*) AS n, count(id) AS m FROM (SELECT d.k, t.id FROM d LEFT JOIN t ON t.k = d.k AND t.id < 60) AS q", 0, 2),
     ("SELECT min(v) AS least, max(v) AS most, count(DISTINCT v) AS n FROM t", 0, 1),
-    ("SELECT least + most AS s FROM (SELECT min(v) AS least, max(v) AS most, count(DISTINCT v) AS n FROM t) AS q", 0, 1),
+    ("SELECT least + most + n AS s FROM (SELECT min(v) AS least, max(v) AS most, count(DISTINCT v) AS n FROM t) AS q", 1, 0),
     ("SELECT k, v FROM t UNION ALL SELECT k, -1 FROM d", 0, 0),
 ];
 
