@@ -61,7 +61,7 @@ impl LocalJob {
         let register = build.register;
         let plan = &spec.plan;
         let view = build.store.read_view();
-        let (imports, tables, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+        let (imports, tables, constants, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
             let mut graph = Graph {
                 spec: &spec,
                 plan,
@@ -75,6 +75,7 @@ impl LocalJob {
                 register,
                 imports: Vec::new(),
                 tables: Vec::new(),
+                constants: Vec::new(),
                 streams: vec![None; plan.nodes.len()],
             };
             // Nodes are built in order, so that state tables are numbered alike on every worker and after a restart.
@@ -83,8 +84,12 @@ impl LocalJob {
             }
             let root = graph.streams.pop().flatten().unwrap_or_else(|| graph.empty());
             let export = adapter::export(scope, root, format!("export {}", spec.name));
-            (graph.imports, graph.tables, export)
+            (graph.imports, graph.tables, graph.constants, export)
         });
+        // Sent earlier, they would have no reader yet.
+        for (mut handle, delta) in constants {
+            handle.send_batch(&mut Chunk(delta));
+        }
         let vnodes = vnodes_of(index, workers);
         for table in &tables {
             let lookup = TableLookup::new(build.store, table.id, vnodes.clone());
@@ -198,6 +203,8 @@ struct Graph<'a, 'scope> {
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
     tables: Vec<Table>,
+    /// Rows to be sent when all is built.
+    constants: Vec<(InputHandle<Epoch, NoopBuilder<Chunk>>, Delta)>,
     streams: Vec<Option<ChunkStream<'scope>>>,
 }
 
@@ -311,9 +318,8 @@ impl<'scope> Graph<'_, 'scope> {
         handle.advance_to(self.from);
         let owner = vnode_owner(millpond_common::hash::vnode(constant_hash()), self.workers);
         if self.unread.is_none() && owner == self.index && !delta.is_empty() {
-            handle.send_batch(&mut Chunk(delta));
+            self.constants.push((handle, delta));
         }
-        handle.close();
         stream
     }
 
