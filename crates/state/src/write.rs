@@ -42,16 +42,16 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Takes the ids off that are behind the middle of all entries, if there are enough.
+    /// Takes off the ids of about the second half of all entries, if there are enough.
     fn split_off(&mut self, epochs: &Range<Epoch>) -> Option<Part<'a>> {
         let sizes = self.sources.iter().map(|(id, source)| (*id, source.entries(epochs))).collect::<Vec<_>>();
         let all: u64 = sizes.iter().map(|(_, entries)| entries).sum();
         let mut before = 0;
-        let middle = sizes.iter().skip(1).zip(&sizes).find_map(|((id, _), (_, entries))| {
+        let later = sizes.iter().zip(sizes.iter().skip(1)).map(|((_, entries), (id, _))| {
             before += entries;
-            (before * 3 >= all).then_some(*id)
+            (before.abs_diff(all - before), *id)
         });
-        let middle = middle.filter(|_| all >= ENTRIES_FOR_TWO)?;
+        let (_, middle) = later.min().filter(|_| all >= ENTRIES_FOR_TWO)?;
         Some(Part { sources: self.sources.split_off(&middle), drops: self.drops.split_off(&middle) })
     }
 
