@@ -5,9 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId};
+use millpond_plan::Kept;
 use millpond_state::{FrozenTable, ReadView, Unread};
 
 use crate::job::JobSpec;
+
+/// In a job's plan a scan of `relation` reads what a node of another job gives.
+#[derive(Clone, Debug)]
+pub(crate) struct Tap {
+    pub relation: RelationId,
+    pub job: JobId,
+    pub node: usize,
+}
 
 /// From the clock to every worker, in the same order to each.
 pub(crate) enum Command {
@@ -18,9 +27,15 @@ pub(crate) enum Command {
         /// What its scans of tables and views have yet to read; its state is in the store as of the epoch before `from`.
         /// `None`: it begins without state, and reads everything.
         unread: Option<Arc<Vec<Unread>>>,
+        /// Relations that stand for operators of other jobs.
+        taps: Vec<Tap>,
     },
     /// All workers have read what a new job's inputs held.
     Level(JobId),
+    /// The last checkpoint before this view has what the operators that a job taps have given before it began.
+    FeedTaps { job: JobId, view: ReadView },
+    /// A job becomes the whole of what it replaces another with: operators and their state move from both.
+    SwitchJob { job: JobId, old: JobId, spec: Arc<JobSpec>, kept: Arc<Kept>, from: Epoch },
     /// Forget a job.
     DropJob(JobId),
     /// An epoch begins.
