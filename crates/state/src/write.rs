@@ -1,7 +1,7 @@
-//! What a checkpoint writes, brought into key order and into files: where there is much of it, by two threads, one half each.
+//! What a checkpoint writes, brought into key order and into files: where it is worth it, by two threads, one half each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
 use millpond_common::{Epoch, Error, Result};
@@ -16,8 +16,8 @@ use crate::sort_key::SortKey;
 use crate::sst::{SstWriter, Written};
 use crate::tables::Entries;
 
-/// With fewer entries than this, a second thread would not be worth its start.
-const ENTRIES_FOR_TWO: u64 = 20_000;
+/// So many entries are written by two threads: fewer are not worth a thread's start, and with more the workers need the core.
+const ENTRIES_FOR_TWO: RangeInclusive<u64> = 20_000..=400_000;
 
 /// What one commit writes under one id.
 pub(crate) enum Source<'a> {
@@ -51,7 +51,7 @@ impl<'a> Part<'a> {
             before += entries;
             (before.abs_diff(all - before), *id)
         });
-        let (_, middle) = later.min().filter(|_| all >= ENTRIES_FOR_TWO)?;
+        let (_, middle) = later.min().filter(|_| ENTRIES_FOR_TWO.contains(&all))?;
         Some(Part { sources: self.sources.split_off(&middle), drops: self.drops.split_off(&middle) })
     }
 
