@@ -3,7 +3,6 @@
 //! start-up ingests, once, because the last of them carries the checkpoint's number as the marker.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,16 +12,14 @@ use millpond_common::{Epoch, Error, Result, SqlState};
 use rocksdb::WriteBatch;
 
 use crate::columns::StoredVersion;
-use crate::encode::Encoded;
 use crate::failpoint::failpoint;
 use crate::format::{self, CheckpointRecord};
 use crate::planted::planted;
-use crate::relation::{Relation, Relations, runs_between};
+use crate::relation::{Relations, runs_between};
 use crate::rocks::{Base, Rocks};
-use crate::run::{Overlay, SortedRun};
-use crate::sst::{self, SstWriter, Written};
-use crate::tables::Entries;
-use crate::{Checkpoint, CommitStats, Store, directory, file, reached};
+use crate::sst;
+use crate::write::{Source, write_files};
+use crate::{Checkpoint, CommitStats, Store, file, reached};
 
 /// What start-up has to do with the files it finds in the staging directory.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -75,13 +72,6 @@ pub(crate) struct Turn {
     pub(crate) log_seq: u64,
 }
 
-/// Everything that one commit writes, by id.
-enum Source<'a> {
-    Relation(&'a Relation),
-    /// In pieces, as it was encoded.
-    State(Vec<Entries>),
-}
-
 impl Store {
     /// Makes a checkpoint durable: the frozen operator state, all relations as of its epoch (the runs up to it must be
     /// published), the engine's `meta`. When it returns, the checkpoint is complete. Called from one thread, epochs never descend.
@@ -120,7 +110,8 @@ impl Store {
         let rows = rows_after(&base, &relations, &drops, epoch);
 
         let number = turn.number + 1;
-        let written = self.poison.guard(write_files(&rocks, &self.staging, number, sources, &drops, base.epoch..epoch))?;
+        let written =
+            self.poison.guard(write_files(&rocks.file_options(), &self.staging, number, sources, drops.clone(), base.epoch..epoch))?;
         failpoint("commit-files-synced");
 
         let record = CheckpointRecord {
@@ -190,61 +181,6 @@ fn rows_after(base: &Base, relations: &Relations, drops: &BTreeSet<u32>, epoch: 
     }
     rows.retain(|_, n| *n != 0);
     rows
-}
-
-/// Writes everything by ascending key (the runs after the first of two epochs, up to the second), and returns when it is on disk, though nothing refers to it yet.
-fn write_files(
-    rocks: &Rocks,
-    staging: &Path,
-    number: u64,
-    mut sources: BTreeMap<u32, Source<'_>>,
-    drops: &BTreeSet<u32>,
-    epochs: Range<Epoch>,
-) -> Result<Written> {
-    let options = rocks.file_options();
-    let mut writer = SstWriter::new(&options, staging, number);
-    let ids = sources.keys().chain(drops).copied().collect::<BTreeSet<_>>();
-    for id in ids {
-        if drops.contains(&id) {
-            // First: a deletion hides what came before its file, not what is in it or in a later one.
-            writer.delete_id(id)?;
-        }
-        match sources.remove(&id) {
-            None => {}
-            Some(Source::Relation(relation)) => write_relation(&mut writer, id, relation, &epochs)?,
-            Some(Source::State(pieces)) => {
-                let mut entries = pieces.iter().flat_map(Entries::iter).collect::<Vec<_>>();
-                entries.sort_by(|a, b| a.0.cmp(b.0));
-                // Each key comes once; should it not, the later entry counts.
-                for group in entries.chunk_by(|a, b| a.0 == b.0) {
-                    if let Some((key, value)) = group.last() {
-                        writer.entry(id, key, *value)?;
-                    }
-                }
-            }
-        }
-    }
-    let written = writer.finish()?;
-    if !written.files.is_empty() {
-        directory::sync(staging)?;
-    }
-    Ok(written)
-}
-
-fn write_relation(writer: &mut SstWriter<'_>, id: u32, relation: &Relation, epochs: &Range<Epoch>) -> Result<()> {
-    let (mut sorted, reached) = relation.tiers.lock().sorted(epochs.start, epochs.end);
-    let rest = runs_between(&relation.runs, reached, epochs.end);
-    let rest = Encoded::new(&relation.meta, rest.iter().map(|r| &**r))?;
-    if sorted.is_empty() {
-        return rest.for_each(|vnode, key, change| writer.change(id, &[vnode], key, change));
-    }
-    sorted.push(Arc::new(SortedRun::new(&rest)));
-    let mut walk = Overlay::new(sorted, 0..256);
-    while let Some((key, change)) = walk.current() {
-        writer.change(id, &[], key, change)?;
-        walk.advance();
-    }
-    Ok(())
 }
 
 #[cfg(test)]

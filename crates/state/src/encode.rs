@@ -1,8 +1,12 @@
 //! Runs, encoded and brought into key order: the step from Arrow batches to stored bytes.
 
+use std::cmp::Ordering;
+
 use millpond_common::{Epoch, Result};
 
+use crate::ahead::{AHEAD, ends, look};
 use crate::relation::{EncodedRows, RelationMeta, Run};
+use crate::sort_key::SortKey;
 
 /// What happens to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +27,10 @@ struct Part {
     values: Option<EncodedRows>,
 }
 
-/// One row of one part. The prefix (virtual node and the key's first 15 bytes) settles most comparisons.
+/// One row of one part.
 struct Item {
-    prefix: u128,
+    /// Of virtual node and key.
+    sort: SortKey,
     part: u32,
     row: u32,
     weight: i64,
@@ -49,16 +54,20 @@ impl Encoded {
             let part = parts.len() as u32;
             items.reserve(delta.len());
             for (row, vnode) in vnodes.iter().enumerate() {
-                let prefix = prefix(*vnode, keys.get(row));
-                items.push(Item { prefix, part, row: row as u32, weight: delta.weight(row) });
+                let sort = SortKey::of_parts(*vnode, keys.get(row));
+                items.push(Item { sort, part, row: row as u32, weight: delta.weight(row) });
             }
             parts.push(Part { epoch: run.epoch, keys, values });
         }
         let mut encoded = Encoded { parts, items: vec![], keyed };
         // Stable: rows of one key stay in the order of their runs.
-        items.sort_by(|a, b| a.prefix.cmp(&b.prefix).then_with(|| encoded.key(a).cmp(encoded.key(b))));
+        items.sort_by(|a, b| encoded.order(a, b));
         encoded.items = items;
         Ok(encoded)
+    }
+
+    fn order(&self, a: &Item, b: &Item) -> Ordering {
+        a.sort.order(b.sort, || self.key(a).cmp(self.key(b)))
     }
 
     fn key(&self, item: &Item) -> &[u8] {
@@ -71,7 +80,7 @@ impl Encoded {
     }
 
     fn vnode(&self, item: &Item) -> u8 {
-        (item.prefix >> 120) as u8
+        item.sort.first()
     }
 
     fn epoch(&self, item: &Item) -> Epoch {
@@ -87,9 +96,16 @@ impl Encoded {
 
     /// Calls `f` with virtual node, key and net change, by ascending key, each key once.
     pub(crate) fn for_each<E>(&self, mut f: impl FnMut(u8, &[u8], Change<'_>) -> Result<(), E>) -> Result<(), E> {
-        let same = |a: &Item, b: &Item| a.prefix == b.prefix && self.key(a) == self.key(b);
-        for group in self.items.chunk_by(same) {
+        let mut done = 0;
+        let mut seen = 0;
+        for group in self.items.chunk_by(|a, b| self.order(a, b).is_eq()) {
             let Some(first) = group.first() else { continue };
+            if done + group.len() > seen {
+                let next = self.items.iter().skip(done).take(AHEAD.max(group.len()));
+                look(next.map(|item| ends(self.key(item)) ^ ends(self.value(item))));
+                seen = done + AHEAD.max(group.len());
+            }
+            done += group.len();
             let change = if self.keyed {
                 self.net_of_keyed(group)
             } else {
@@ -136,14 +152,4 @@ impl Encoded {
         let put = sums.iter().rev().find(|(_, sum)| *sum > 0).map(|(value, _)| Change::Put(value));
         put.or_else(|| sums.iter().any(|(_, sum)| *sum < 0).then_some(Change::Delete))
     }
-}
-
-fn prefix(vnode: u8, key: &[u8]) -> u128 {
-    let mut bytes = [0u8; 16];
-    let (first, rest) = bytes.split_at_mut(1);
-    first.fill(vnode);
-    for (target, byte) in rest.iter_mut().zip(key) {
-        *target = *byte;
-    }
-    u128::from_be_bytes(bytes)
 }

@@ -9,10 +9,10 @@
 //! - `rocks`, `poison`, `rescue`: RocksDB as it is configured here; what happens when it fails; opening after that
 //! - `reached`: a note of how far the database had come
 //! - `log`: the table log with its group commit, the catalog's records
-//! - `commit`, `sst`: the checkpoint's protocol and files, and the decision what to redo at start
+//! - `commit`, `write`, `sst`: the checkpoint's protocol, what it writes in what order, its files; the decision what to redo at start
 //! - `relation`: the registered relations with their runs of changes, pending transactions
 //! - `rewind`: back to the last checkpoint, for a job that is restarted
-//! - `encode`, `run`, `tiers`: runs encoded and sorted; sorted runs; merged so that reads stay cheap
+//! - `encode`, `sort_key`, `ahead`, `run`, `tiers`: runs encoded and sorted; sorted runs; merged so that reads stay cheap
 //! - [`read_view`], `scan`: one epoch for all relations: point reads and scans of base and changes
 //! - `columns`: columns of stored rows that queries have read, kept in memory
 //! - `part`: reading a relation in parts, from one view after another
@@ -25,6 +25,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod ahead;
 mod columns;
 mod commit;
 mod directory;
@@ -49,10 +50,12 @@ mod rocks;
 mod run;
 pub mod savepoint;
 mod scan;
+mod sort_key;
 mod sst;
 pub mod store;
 pub mod tables;
 mod tiers;
+mod write;
 
 pub use lookup::TableLookup;
 pub use options::{Compression, StoreOptions, Tuning};

@@ -20,12 +20,17 @@ pub(crate) struct SstWriter<'a> {
     options: &'a Options,
     staging: &'a Path,
     number: u64,
+    /// The number of its first file within the checkpoint.
+    first: usize,
     writer: Option<SstFileWriter<'a>>,
     files: Vec<String>,
     key: Vec<u8>,
     entries: u64,
     bytes: u64,
 }
+
+/// The files of what is written beside another part, and after it in key order, are numbered from here.
+const LATER_FIRST: usize = 1 << 16;
 
 /// What was written.
 pub(crate) struct Written {
@@ -34,9 +39,22 @@ pub(crate) struct Written {
     pub(crate) bytes: u64,
 }
 
+impl Written {
+    /// With what was written beside it.
+    pub(crate) fn and(mut self, later: Written) -> Written {
+        self.files.extend(later.files);
+        Written { files: self.files, entries: self.entries + later.entries, bytes: self.bytes + later.bytes }
+    }
+}
+
 impl<'a> SstWriter<'a> {
     pub(crate) fn new(options: &'a Options, staging: &'a Path, number: u64) -> Self {
-        SstWriter { options, staging, number, writer: None, files: vec![], key: vec![], entries: 0, bytes: 0 }
+        SstWriter { options, staging, number, first: 0, writer: None, files: vec![], key: vec![], entries: 0, bytes: 0 }
+    }
+
+    /// For changes of the same checkpoint with greater keys, to be written at the same time.
+    pub(crate) fn after(&self) -> Self {
+        SstWriter { first: LATER_FIRST, ..SstWriter::new(self.options, self.staging, self.number) }
     }
 
     fn writer(&mut self) -> Result<&mut SstFileWriter<'a>> {
@@ -44,7 +62,7 @@ impl<'a> SstWriter<'a> {
             self.finish_file()?;
         }
         if self.writer.is_none() {
-            let name = format!("{:010}-{}.sst", self.number, self.files.len());
+            let name = format!("{:010}-{}.sst", self.number, self.first + self.files.len());
             let writer = SstFileWriter::create(self.options);
             writer.open(self.staging.join(&name)).map_err(storage_error)?;
             self.files.push(name);
@@ -100,9 +118,14 @@ impl<'a> SstWriter<'a> {
         if entries > 0 {
             let number = self.number;
             self.writer()?.put(format::MARKER_KEY, number.to_le_bytes()).map_err(storage_error)?;
-            self.finish_file()?;
         }
-        Ok(Written { files: self.files, entries, bytes: self.bytes })
+        Ok(Written { entries, ..self.finish_unmarked()? })
+    }
+
+    /// Closes the last file; the marker is in one after it.
+    pub(crate) fn finish_unmarked(mut self) -> Result<Written> {
+        self.finish_file()?;
+        Ok(Written { files: self.files, entries: self.entries, bytes: self.bytes })
     }
 }
 

@@ -100,6 +100,9 @@ struct Arguments {
     /// Runs of each query; the median counts.
     #[arg(long, default_value_t = 1)]
     repeat: usize,
+    /// Nexmark: checkpoint intervals.
+    #[arg(long, value_delimiter = ',', default_value = "1s,10s")]
+    checkpoint_intervals: Vec<String>,
     /// Nexmark: leave out the comparison with the batch answer.
     #[arg(long)]
     unchecked: bool,

@@ -1,10 +1,11 @@
 //! Nexmark flat out: one fresh data directory and process per run; the generator is part of it, checkpoints each second.
 //! Wall time ends when the view holds all events, CPU time when a checkpoint after that has made all of it durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use millpond_connect::{FormatSpec, Poll, Span};
 use millpond_tests::oracle;
 use millpond_tests::server::{Server, repository, rows, run};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use crate::process::InProcess;
+use crate::side::files;
 use crate::{Arguments, MEMORY_BYTES, usage};
 
 /// How a query runs.
@@ -32,6 +34,8 @@ pub struct Cost {
     pub cpu: Duration,
     /// Peak resident bytes.
     pub rss_peak: u64,
+    /// What the generator alone takes for the columns that the query reads; of [`Form::InProcess`] only.
+    generator: Duration,
     epochs: u64,
     checkpoints: Checkpoints,
 }
@@ -58,57 +62,83 @@ impl Checkpoints {
     }
 }
 
+/// What Feldera's dbsp takes for an event above its q0, in us of CPU: its own benchmark on a machine of this kind, in memory, without checkpoints.
+const DBSP: [(&str, f64); 12] = [
+    ("q3", 0.26),
+    ("q4", 1.03),
+    ("q5", 0.63),
+    ("q7", 0.87),
+    ("q9", 4.74),
+    ("q15", 1.18),
+    ("q16", 3.65),
+    ("q17", 2.17),
+    ("q18", 1.80),
+    ("q19", 1.95),
+    ("q20", 1.68),
+    ("q22", 0.86),
+];
+
 /// Prints a line for each query, number of workers and form.
 pub async fn measure(arguments: &Arguments) {
-    println!("{} Nexmark events per query (persons, auctions, bids 1:3:46), checkpoints each second", arguments.events);
+    println!("{} Nexmark events per query (persons, auctions, bids 1:3:46); load {}", arguments.events, usage::load());
+    println!("us above: CPU time per event without that of the generator for the columns that the query reads");
     println!(
-        "{:<5} {:>2} {:<10} {:>11} {:>12} {:>9} {:>8} {:>7} {:>10} {:>8} {:>7}  checkpoints: number, mean ms, worst stall ms, MB",
-        "query", "W", "form", "events/s", "events/CPU-s", "us/event", "us > q0", "of q0", "in process", "peak MB", "epochs"
+        "{:<5} {:>2} {:>8} {:<10} {:>11} {:>12} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7}  checkpoints: number, mean ms, worst stall ms, MB",
+        "query", "W", "interval", "form", "events/s", "events/CPU-s", "us/event", "generator", "us above", "of dbsp", "peak MB", "epochs"
     );
     for workers in &arguments.parallelism {
-        let mut base = BTreeMap::new();
-        for query in &arguments.queries {
-            let mut in_process = None;
-            for form in &arguments.forms {
-                let cost = median(query, *workers, *form, arguments).await;
-                let per_event = cost.cpu.as_secs_f64() * 1e6 / arguments.events as f64;
-                if query == "q0" {
-                    base.insert(*form, per_event);
+        for interval in &arguments.checkpoint_intervals {
+            let mut of_dbsp = Vec::new();
+            for query in &arguments.queries {
+                for form in &arguments.forms {
+                    let cost = median(query, *workers, *form, interval, arguments).await;
+                    of_dbsp.extend(print(query, *workers, interval, *form, &cost, arguments.events));
                 }
-                let base = base.get(form);
-                let ratio = match form {
-                    Form::InProcess => {
-                        in_process = Some(per_event);
-                        "1".into()
-                    }
-                    Form::Server => in_process.map_or("-".into(), |p| format!("{:.2}", per_event / p)),
-                };
-                let c = &cost.checkpoints;
-                println!(
-                    "{query:<5} {workers:>2} {:<10} {:>11.0} {:>12.0} {per_event:>9.3} {:>8} {:>7} {ratio:>10} {:>8} {:>7}  {}, {:.1}, {:.1}, {:.1}",
-                    if *form == Form::Server { "server" } else { "in process" },
-                    arguments.events as f64 / cost.wall.as_secs_f64(),
-                    arguments.events as f64 / cost.cpu.as_secs_f64(),
-                    base.map_or("-".into(), |b| format!("{:.3}", per_event - b)),
-                    base.map_or("-".into(), |b| format!("{:.2}", per_event / b)),
-                    cost.rss_peak >> 20,
-                    cost.epochs,
-                    c.number,
-                    c.mean_ms,
-                    c.stall_ms,
-                    c.megabytes
-                );
+            }
+            if !of_dbsp.is_empty() {
+                let mean = (of_dbsp.iter().map(|r| r.ln()).sum::<f64>() / of_dbsp.len() as f64).exp();
+                println!("{} queries, {workers} workers, checkpoints each {interval}: geometric mean of dbsp's {mean:.2}", of_dbsp.len());
             }
         }
     }
 }
 
-async fn median(query: &str, workers: usize, form: Form, arguments: &Arguments) -> Cost {
+/// Prints a line; the ratio to dbsp's figure.
+fn print(query: &str, workers: usize, interval: &str, form: Form, cost: &Cost, events: u64) -> Option<f64> {
+    let us = |d: Duration| d.as_secs_f64() * 1e6 / events as f64;
+    let above = (form == Form::InProcess).then(|| us(cost.cpu.saturating_sub(cost.generator)));
+    let dbsp = DBSP.iter().find(|(q, _)| *q == query).map(|(_, us)| *us);
+    let ratio = above.zip(dbsp).map(|(above, dbsp)| above.max(0.01) / dbsp);
+    let number = |n: Option<f64>| n.map_or("-".into(), |n| format!("{n:.2}"));
+    let c = &cost.checkpoints;
+    println!(
+        "{query:<5} {workers:>2} {interval:>8} {:<10} {:>11.0} {:>12.0} {:>9.3} {:>9} {:>8} {:>8} {:>8} {:>7}  {}, {:.1}, {:.1}, {:.1}",
+        if form == Form::Server { "server" } else { "in process" },
+        events as f64 / cost.wall.as_secs_f64(),
+        events as f64 / cost.cpu.as_secs_f64(),
+        us(cost.cpu),
+        number((form == Form::InProcess).then(|| us(cost.generator))),
+        number(above),
+        number(ratio),
+        cost.rss_peak >> 20,
+        cost.epochs,
+        c.number,
+        c.mean_ms,
+        c.stall_ms,
+        c.megabytes
+    );
+    ratio
+}
+
+async fn median(query: &str, workers: usize, form: Form, interval: &str, arguments: &Arguments) -> Cost {
     let mut costs = Vec::new();
     for _ in 0..arguments.repeat.max(1) {
         costs.push(match form {
-            Form::Server => over_server(&sources(arguments.events), query, workers, arguments).await.0,
-            Form::InProcess => in_child(query, workers, arguments.events, arguments.unchecked),
+            Form::Server => {
+                let setting = format!("ALTER SYSTEM SET checkpoint_interval = '{interval}';");
+                over_server(&(setting + &sources(arguments.events)), query, workers, arguments).await.0
+            }
+            Form::InProcess => in_child(query, workers, interval, arguments.events, arguments.unchecked),
         });
     }
     costs.sort_by_key(|c| c.cpu);
@@ -149,13 +179,14 @@ pub async fn over_server(sources: &str, query: &str, workers: usize, arguments: 
     if !arguments.unchecked {
         oracle::check_all(&client, &[]).await.unwrap_or_else(|e| panic!("{query}: {e}"));
     }
-    (Cost { wall, cpu, rss_peak, epochs, checkpoints }, client, server, dir)
+    (Cost { wall, cpu, rss_peak, generator: Duration::ZERO, epochs, checkpoints }, client, server, dir)
 }
 
 /// A process of its own for each run, so that memory and CPU time are this run's.
-pub fn in_child(query: &str, workers: usize, events: u64, unchecked: bool) -> Cost {
+pub fn in_child(query: &str, workers: usize, interval: &str, events: u64, unchecked: bool) -> Cost {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--child", query, "--parallelism", &workers.to_string(), "--events", &events.to_string()]);
+    command.args(["--checkpoint-intervals", interval]);
     if unchecked {
         command.arg("--unchecked");
     }
@@ -170,8 +201,12 @@ pub async fn child(query: &str, arguments: &Arguments) {
     let workers = arguments.parallelism.first().copied().unwrap_or(1);
     let mut own = InProcess::open(dir.path(), workers).await;
     own.run(&sources(arguments.events)).await;
+    let interval = arguments.checkpoint_intervals.first().map_or("1s", String::as_str);
+    own.run(&format!("ALTER SYSTEM SET checkpoint_interval = '{interval}'")).await;
     let create = text(&format!("{query}.sql"));
     let process = std::process::id();
+    let read = own.run(&create.replace("CREATE MATERIALIZED VIEW", "EXPLAIN CREATE MATERIALIZED VIEW")).await;
+    let generator = generate(&read.into_iter().flatten().flatten().collect::<Vec<_>>(), arguments.events);
     let cpu = usage::cpu_time(process);
     let started = Instant::now();
     own.run(&create).await;
@@ -182,10 +217,30 @@ pub async fn child(query: &str, arguments: &Arguments) {
     let engine = own.database.engine();
     let ms = |d: Duration| d.as_secs_f64() * 1e3;
     let list = engine.checkpoints().iter().map(|c| (ms(c.duration), ms(c.stall), c.bytes as f64)).collect::<Vec<_>>();
-    let cost = Cost { wall, cpu, rss_peak, epochs: engine.epoch(), checkpoints: Checkpoints::of(&list) };
+    let cost = Cost { wall, cpu, rss_peak, generator, epochs: engine.epoch(), checkpoints: Checkpoints::of(&list) };
     if !arguments.unchecked {
         own.check_all().await.unwrap_or_else(|e| panic!("{query}: {e}"));
     }
     println!("{}", serde_json::to_string(&cost).unwrap());
     own.database.shutdown().await.unwrap();
+}
+
+/// What the generator takes for the columns that a plan's scans read, each source once: nobody takes what it makes.
+fn generate(plan: &[String], events: u64) -> Duration {
+    let mut read = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for line in plan {
+        let Some((kind, columns)) = line.trim().strip_prefix("Scan ").and_then(|l| l.split_once(" columns=[")) else { continue };
+        read.entry(kind).or_default().extend(columns.trim_end_matches(']').split(", "));
+    }
+    assert!(!read.is_empty(), "a plan without sources: {plan:?}");
+    let process = std::process::id();
+    let before = usage::cpu_time(process);
+    for (kind, columns) in read {
+        let options = files::options(kind, events);
+        let schema = files::columns(kind);
+        let wanted = columns.iter().filter_map(|c| schema.index_of(c).ok()).collect::<Vec<_>>();
+        let mut reader = millpond_connect::open(&options, &FormatSpec::default(), &schema, &wanted, Span::default()).unwrap();
+        while !matches!(reader.next().unwrap(), Poll::End) {}
+    }
+    usage::cpu_time(process) - before
 }

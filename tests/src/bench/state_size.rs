@@ -12,6 +12,9 @@ use crate::usage;
 const QUERY: &str = "SELECT key, count(*) AS n, sum(amount) AS amount FROM event GROUP BY key";
 /// Spreads keys over their range; coprime to powers of ten.
 const STRIDE: u64 = 7_368_787;
+/// Events of each tenth of a second, and how many of these there are, where they come evenly.
+const STEADY_ROWS: u64 = 10_000;
+const STEADY_TICKS: u64 = 150;
 /// The least that a server takes.
 const MEMORY_MIN: u64 = 64 << 20;
 
@@ -57,12 +60,14 @@ async fn one(keys: u64, events: u64, memory: u64, base: &mut Option<f64>) -> u64
         usage::rss_peak(server.process_id()) >> 20
     );
 
-    let used = input.add(&server, &client, (0..events).map(|i| i.wrapping_mul(i).wrapping_add(i * STRIDE) % keys)).await;
+    let any_key = |i: u64| i.wrapping_mul(i).wrapping_add(i * STRIDE) % keys;
+    let used = input.add(&server, &client, (0..events).map(any_key)).await;
     run(&client, "CHECKPOINT").await;
     let cost = used.as_secs_f64() * 1e6 / events as f64;
     let ratio = cost / *base.get_or_insert(cost);
     println!("  {events} events: {cost:.3} us CPU per event, {ratio:.2} of the first size; checkpoints each second meanwhile");
-    print_stalls(&client).await;
+    print_stalls(&client, 0).await;
+    steady(&server, &client, &mut input, any_key).await;
 
     run(&client, "ALTER SYSTEM SET checkpoint_interval = '1h'").await;
     let full = timed_checkpoint(&client, "CHECKPOINT (FULL)", "full").await;
@@ -105,6 +110,28 @@ async fn one(keys: u64, events: u64, memory: u64, base: &mut Option<f64>) -> u64
     state
 }
 
+/// A hundred thousand events a second for some seconds, with a checkpoint each second.
+async fn steady(server: &Server, client: &Client, input: &mut Input, any_key: impl Fn(u64) -> u64) {
+    let before = checkpoints(client, "incremental").await.len();
+    let (cpu, threads, started) = (usage::cpu_time(server.process_id()), usage::threads(server.process_id()), Instant::now());
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    for part in 0..STEADY_TICKS {
+        tick.tick().await;
+        input.put((part * STEADY_ROWS..(part + 1) * STEADY_ROWS).map(|i| any_key(i + 17)));
+    }
+    input.wait(server, client).await;
+    let used = usage::since(&threads, usage::threads(server.process_id()));
+    let waited: Duration = used.iter().filter(|t| t.name.starts_with("timely")).map(|t| t.waited).sum();
+    println!(
+        "  {} events a second for {:.0} s: {:.0} % of a core; the worker waited {:.2} s for a core",
+        STEADY_ROWS * 10,
+        started.elapsed().as_secs_f64(),
+        (usage::cpu_time(server.process_id()) - cpu).as_secs_f64() / started.elapsed().as_secs_f64() * 100.0,
+        waited.as_secs_f64()
+    );
+    print_stalls(client, before).await;
+}
+
 /// Files of events, each of them new to a followed source.
 struct Input {
     dir: std::path::PathBuf,
@@ -113,18 +140,28 @@ struct Input {
 }
 
 impl Input {
-    /// Writes a file and waits until all of it is visible; the CPU time that took.
-    async fn add(&mut self, server: &Server, client: &Client, keys: impl Iterator<Item = u64>) -> Duration {
+    /// Writes a file.
+    fn put(&mut self, keys: impl Iterator<Item = u64>) {
         let path = self.dir.join("next");
         self.rows += write(&path, keys).unwrap();
-        let before = usage::cpu_time(server.process_id());
         std::fs::rename(path, self.dir.join(format!("data/{:06}.csv", self.files))).unwrap();
         self.files += 1;
+    }
+
+    /// Waits until all that was written is visible.
+    async fn wait(&self, server: &Server, client: &Client) {
         let started = Instant::now();
         while value(client, "SELECT n FROM total").await != self.rows.to_string() {
             assert!(started.elapsed() < Duration::from_secs(1800), "the events are not read\n{}", server.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Both; the CPU time that took.
+    async fn add(&mut self, server: &Server, client: &Client, keys: impl Iterator<Item = u64>) -> Duration {
+        let before = usage::cpu_time(server.process_id());
+        self.put(keys);
+        self.wait(server, client).await;
         usage::cpu_time(server.process_id()) - before
     }
 }
@@ -160,9 +197,18 @@ async fn timed_checkpoint(client: &Client, statement: &str, kind: &str) -> Check
     checkpoints(client, kind).await.into_iter().next().expect("a checkpoint was made")
 }
 
-async fn print_stalls(client: &Client) {
-    let mut stalls = checkpoints(client, "incremental").await.iter().map(|c| c.stall_ms).collect::<Vec<_>>();
-    stalls.sort_by(f64::total_cmp);
-    let quantile = |q: f64| stalls.get((stalls.len() as f64 * q) as usize).copied().unwrap_or(0.0);
-    println!("  {} checkpoints so far: stall p50 {:.2} ms, p99 {:.2} ms", stalls.len(), quantile(0.5), quantile(0.99));
+/// Of the checkpoints after the first ones.
+async fn print_stalls(client: &Client, first: usize) {
+    let list = checkpoints(client, "incremental").await;
+    let list = &list[..list.len().saturating_sub(first)]; // the newest come first
+    let quantiles = |of: fn(&Checkpoint) -> f64| {
+        let mut all = list.iter().map(of).collect::<Vec<_>>();
+        all.sort_by(f64::total_cmp);
+        [0.5, 0.99].map(|q| all.get((all.len() as f64 * q) as usize).copied().unwrap_or(0.0))
+    };
+    let ([stall, stall_most], [seconds, seconds_most]) = (quantiles(|c| c.stall_ms), quantiles(|c| c.seconds));
+    println!(
+        "  {} checkpoints: stall p50 {stall:.2} ms, p99 {stall_most:.2} ms; duration p50 {seconds:.3} s, p99 {seconds_most:.3} s",
+        list.len()
+    );
 }

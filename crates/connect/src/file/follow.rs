@@ -13,10 +13,20 @@ use super::parquet::{self, ParquetFile};
 use super::rows::Decoded;
 use crate::{Chunk, Encode, Poll, Position, Reader, Span};
 
-/// Looking takes at most one part in this many of the time, so many files are looked for less often.
-const LOOK_SHARE: u32 = 100;
-/// Less is taken for this much: so often, every 25 ms, files are looked for when there is nothing to read.
-const LOOK_COST_MIN: Duration = Duration::from_micros(250);
+/// How often files are looked for when there is nothing to read, and which part of the time that may take: many files are looked for less often.
+struct Pace {
+    pause: Duration,
+    share: u32,
+}
+
+/// While they grow,
+const EAGER: Pace = Pace { pause: Duration::from_millis(1), share: 10 };
+/// which is so long after the last growth.
+const EAGER_FOR: Duration = Duration::from_secs(1);
+/// At other times.
+const CALM: Pace = Pace { pause: Duration::from_millis(25), share: 100 };
+/// Less is taken for this much.
+const LOOK_COST_MIN: Duration = Duration::from_micros(10);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// What one call may sleep.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
@@ -39,6 +49,8 @@ pub struct FileReader {
     next_look: Instant,
     /// What looking costs. Something else on the machine can make it long once, only files again and again.
     look_cost: Duration,
+    /// When a look found something the last time.
+    grown: Option<Instant>,
 }
 
 enum OpenFile {
@@ -60,6 +72,7 @@ impl FileReader {
             seen: HashMap::new(),
             next_look: Instant::now(),
             look_cost: LOOK_COST_MIN,
+            grown: None,
         };
         if reader.plan.follow {
             reader.look()?;
@@ -122,8 +135,13 @@ impl FileReader {
             }
             self.ready.push_back(found);
         }
-        self.look_cost = started.elapsed().min(self.look_cost * 2).max(LOOK_COST_MIN);
-        self.next_look = Instant::now() + (self.look_cost * LOOK_SHARE).min(LOOK_INTERVAL_MAX);
+        let now = Instant::now();
+        if !self.ready.is_empty() {
+            self.grown = Some(now);
+        }
+        self.look_cost = (now - started).min(self.look_cost * 2).max(LOOK_COST_MIN);
+        let pace = if self.grown.is_some_and(|at| now - at < EAGER_FOR) { EAGER } else { CALM };
+        self.next_look = now + (self.look_cost * pace.share).max(pace.pause).min(LOOK_INTERVAL_MAX);
         Ok(())
     }
 

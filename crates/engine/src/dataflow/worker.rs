@@ -106,13 +106,13 @@ struct Draining {
 }
 
 /// Changed entries that are encoded between two looks at the clock: some tenths of a millisecond.
-const DRAIN_ENTRIES: usize = 512;
+const DRAIN_ENTRIES: usize = 256;
 /// Encoding goes on for this long before the dataflow is stepped again,
 const DRAIN_TIME_MIN: Duration = Duration::from_millis(1);
 /// or for longer after long steps, as a share of their time: one part in so many,
 const DRAIN_SHARE: u32 = 16;
 /// up to this.
-const DRAIN_TIME_MAX: Duration = Duration::from_millis(4);
+const DRAIN_TIME_MAX: Duration = Duration::from_millis(3);
 
 struct Loop {
     store: Arc<Store>,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::slab::{Place, Slab};
 use super::stored::{Evicted, Spill, StoredTable};
 use super::{Entries, Generations, Mark, StateTable, StateValue, TableStats};
+use crate::ahead::{AHEAD, look};
 use millpond_common::Result;
 
 /// A hash map from key bytes (first byte: virtual node) to values, which knows what has changed. Where entries have been evicted,
@@ -159,7 +160,11 @@ impl<V: StateValue> StateTable for KeyedState<V> {
 
     fn drain(&mut self, max: usize) -> Option<Entries> {
         let mut out = std::mem::take(&mut self.changes.early);
-        for _ in 0..max {
+        for number in 0..max {
+            if number % AHEAD == 0 {
+                let value = |place: &Place| Some(self.slab.get(*place)?.value.as_ref()?.bytes());
+                look(self.changes.sealed.iter().rev().take(AHEAD).map(value));
+            }
             let Some(place) = self.changes.sealed.pop() else { break };
             let Some((key, entry)) = self.slab.entry_mut(place).filter(|(_, e)| self.changes.is_sealed(e.mark)) else { continue };
             entry.encode(key, &mut out);

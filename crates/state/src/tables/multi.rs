@@ -10,6 +10,7 @@ use millpond_common::{Error, Result, SqlState};
 use super::slab::{Place, Slab};
 use super::stored::{Evicted, Spill, StoredTable};
 use super::{Entries, Generations, Mark, StateTable, TableStats};
+use crate::ahead::{AHEAD, look};
 
 /// A key with more rows than this gets a hash index over them.
 const INDEX_ABOVE: usize = 16;
@@ -205,6 +206,10 @@ impl Group {
         }
     }
 
+    fn first_byte(&self, position: u32) -> Option<u8> {
+        self.rows.get(position as usize)?.of(&self.bytes).first().copied()
+    }
+
     /// Adds a row that is not there, and says where.
     fn push(&mut self, row: &[u8], weight: i64, stored: bool) -> u32 {
         if self.rows.len() < 4 {
@@ -274,7 +279,10 @@ impl StateTable for MultiState {
 
     fn drain(&mut self, max: usize) -> Option<Entries> {
         let mut out = std::mem::take(&mut self.changes.early);
-        for _ in 0..max {
+        for number in 0..max {
+            if number % AHEAD == 0 {
+                look(self.changes.sealed.iter().rev().take(AHEAD).map(|(place, at)| self.slab.get(*place)?.first_byte(*at)));
+            }
             let Some((place, position)) = self.changes.sealed.pop() else { break };
             let Some((key, group)) = self.slab.entry_mut(place) else { continue };
             let row = group.rows.get_mut(position as usize).filter(|r| self.changes.is_sealed(r.mark));

@@ -7,6 +7,7 @@ import duckdb
 
 job = json.load(sys.stdin)
 con = duckdb.connect()
+con.execute("SET enable_progress_bar = false")  # it would be among the output
 for table, path in job["files"].items():
     columns = dict(job["columns"][table])
     if job["format"] == "csv":

@@ -80,7 +80,8 @@ pub fn sources(dir: &Path, format: Format) -> String {
     KINDS.map(source).join("\n")
 }
 
-fn options(kind: &str, events: u64) -> BTreeMap<String, String> {
+/// The generator's options for a kind of event.
+pub fn options(kind: &str, events: u64) -> BTreeMap<String, String> {
     [("connector", "nexmark"), ("type", kind), ("events", &events.to_string())].map(|(k, v)| (k.to_string(), v.to_string())).into()
 }
 

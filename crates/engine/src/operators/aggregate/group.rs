@@ -33,7 +33,7 @@ pub enum Slot {
     /// Floating-point numbers: their exact sum and how many.
     Float {
         /// Of all arguments.
-        sum: FloatSum,
+        sum: Box<FloatSum>,
         /// Arguments that are not NULL.
         count: i64,
     },
@@ -49,7 +49,7 @@ impl Group {
         let slot = |call: &Call| match call.kind {
             Kind::Count => Slot::Count(0),
             Kind::Exact => Slot::Exact { sum: 0, count: 0 },
-            Kind::Float => Slot::Float { sum: FloatSum::default(), count: 0 },
+            Kind::Float => Slot::Float { sum: Box::default(), count: 0 },
             Kind::Extreme => Slot::Extreme(None),
             Kind::Values => Slot::Values,
         };
@@ -68,7 +68,7 @@ impl StateValue for Group {
 
     fn bytes(&self) -> usize {
         let heap = |slot: &Slot| match slot {
-            Slot::Float { sum, .. } => sum.heap_bytes(),
+            Slot::Float { sum, .. } => size_of::<FloatSum>() + sum.heap_bytes(),
             Slot::Extreme(Some(value)) => value.len(),
             _ => 0,
         };

@@ -201,7 +201,7 @@ impl Partial {
             (Partial::Float(sums), Slot::Float { sum, count }) => {
                 let (more, times) = &sums[group];
                 if sum.is_zero() {
-                    *sum = more.clone();
+                    **sum = more.clone();
                 } else {
                     sum.merge(more)?;
                 }
