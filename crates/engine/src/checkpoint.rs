@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Event;
 use crate::job::CheckpointInfo;
+use crate::stash::{self, Stashed};
 
 /// The engine's part of a checkpoint record: format 2.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub(crate) struct Meta {
     pub jobs: Vec<JobMeta>,
     /// Where the readers are that lead; those of jobs that are being filled may be behind.
     pub leaders: Vec<(RelationId, Position)>,
+    /// Of an unaligned checkpoint: the epochs that were on their way, and up to where the log is in them.
+    pub epochs: Vec<(Epoch, u64)>,
 }
 
 /// What a checkpoint knows of a job.
@@ -76,8 +79,8 @@ impl From<JobMeta1> for JobMeta {
 }
 
 impl Meta {
-    pub fn new(jobs: Vec<JobMeta>, leaders: Vec<(RelationId, Position)>) -> Self {
-        Meta { version: 2, jobs, leaders }
+    pub fn new(jobs: Vec<JobMeta>, leaders: Vec<(RelationId, Position)>, epochs: Vec<(Epoch, u64)>) -> Self {
+        Meta { version: 2, jobs, leaders, epochs }
     }
 
     pub fn encode(&self) -> Result<Vec<u8>> {
@@ -90,7 +93,7 @@ impl Meta {
             None => Ok(Meta::default()),
             Some(1) => {
                 let meta: Meta1 = bincode::deserialize(bytes)?;
-                Ok(Meta::new(meta.jobs.into_iter().map(JobMeta::from).collect(), vec![]))
+                Ok(Meta::new(meta.jobs.into_iter().map(JobMeta::from).collect(), vec![], vec![]))
             }
             Some(2) => Ok(bincode::deserialize(bytes)?),
             Some(v) => Err(Error::new(millpond_common::SqlState::DATA_CORRUPTED, format!("checkpoint of unknown version {v}"))
@@ -120,6 +123,9 @@ pub(crate) struct Frozen {
     pub started: Instant,
     pub started_at: SystemTime,
     pub stall: Duration,
+    pub is_aligned: bool,
+    /// What waited in the jobs.
+    pub stash: Vec<Stashed>,
 }
 
 /// How a commit ended.
@@ -129,15 +135,19 @@ pub(crate) struct Committed {
     pub result: Result<()>,
 }
 
-/// The committer's loop. Ends when the clock drops its end.
-pub(crate) fn run(store: &Arc<Store>, work: &Receiver<Frozen>, done: &Sender<Event>) {
-    while let Ok(Frozen { checkpoint, started, started_at, stall }) = work.recv() {
+/// The committer's loop. Ends when the clock drops its end. `stashed`: entries of the stash that the last checkpoint has.
+pub(crate) fn run(store: &Arc<Store>, work: &Receiver<Frozen>, done: &Sender<Event>, mut stashed: u32) {
+    while let Ok(Frozen { mut checkpoint, started, started_at, stall, is_aligned, stash }) = work.recv() {
         let epoch = checkpoint.epoch;
-        let result = store.commit(checkpoint);
+        let result = stash::encode(&stash, stashed).and_then(|table| {
+            checkpoint.frozen.push(table);
+            store.commit(checkpoint)
+        });
+        stashed = stash.len() as u32;
         let (bytes, entries) = result.as_ref().map_or((0, 0), |s| (s.bytes, s.entries));
         let info = CheckpointInfo {
             epoch,
-            kind: "incremental",
+            kind: if is_aligned { "incremental" } else { "unaligned" },
             state: if result.is_ok() { "COMPLETED" } else { "FAILED" },
             started: started_at,
             duration: started.elapsed(),
@@ -166,7 +176,10 @@ mod tests {
         backfilled.append(vec![Unread::default(), Unread::all(5..9)], 100);
         backfilled.append(vec![Unread::default(), Unread::all(200..256)], 11);
         let job = JobMeta { id: JobId(7), level: false, failed: None, positions: vec![], backfilled: Some(backfilled) };
-        let again = Meta::new(vec![job], vec![(RelationId(3), Position(vec![1]))]).encode().and_then(|bytes| Meta::decode(&bytes)).ok();
+        let again = Meta::new(vec![job], vec![(RelationId(3), Position(vec![1]))], vec![(8, 1)])
+            .encode()
+            .and_then(|bytes| Meta::decode(&bytes))
+            .ok();
         let job = again.as_ref().and_then(|m| m.job(JobId(7))?.backfilled.as_ref());
         assert!(job.is_some_and(|b| b.rows == 111 && b.unread.len() == 2 && b.unread[0].is_empty()), "{again:?}");
         assert_eq!(

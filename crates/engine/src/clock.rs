@@ -1,7 +1,7 @@
 //! The barrier clock: one thread that decides what an epoch holds. All non-determinism enters here: which source
 //! chunks and which transactions belong to an epoch is chosen when its barrier is made.
 //!
-//! A barrier is made when fewer than [`EPOCHS_IN_FLIGHT_MAX`] epochs are on their way and there is input, not sooner
+//! A barrier is made when fewer than `epochs_in_flight_max` (2) epochs are on their way and there is input, not sooner
 //! than [`EPOCH_INTERVAL_MIN`] after the last one; at saturation epochs grow with what the readers have decoded
 //! meanwhile. Statements that change the set of jobs run between epochs, when none is on its way; so do restarts.
 
@@ -13,6 +13,7 @@ mod memory;
 mod readers;
 mod recover;
 mod settle;
+mod unaligned;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -37,10 +38,11 @@ use crate::messages::Report;
 use crate::pipeline::Edges;
 use crate::restart::History;
 use crate::source::SourceReader;
+use crate::stash::Stashed;
 use backfills::Throttle;
+pub(crate) use unaligned::Replay;
+use unaligned::{Cut, Pausing};
 
-/// Epochs between barrier and completion.
-const EPOCHS_IN_FLIGHT_MAX: usize = 2;
 /// Least time between two barriers while input keeps flowing.
 const EPOCH_INTERVAL_MIN: Duration = Duration::from_millis(2);
 /// Rows that one epoch takes from each source reader at most.
@@ -90,6 +92,8 @@ pub(crate) enum Control {
     JobOptions(JobId, Box<Settings>),
     /// A job and those that read from it begin anew.
     RestartJob(JobId, oneshot::Sender<Result<JobHandle>>),
+    /// Epochs that were on their way at the last checkpoint are made again.
+    Replay(Vec<Replay>),
     /// Final checkpoint, then the end.
     Shutdown(oneshot::Sender<Result<()>>),
 }
@@ -102,6 +106,8 @@ pub(crate) struct RestoredJob {
     pub backfilled: Option<Backfilled>,
     /// Where sources' leaders were.
     pub leaders: Arc<Vec<(RelationId, Position)>>,
+    /// What waited when the checkpoint was made; `None`: it was aligned.
+    pub stash: Option<Arc<Vec<Stashed>>>,
 }
 
 /// A job as the clock knows it.
@@ -191,6 +197,8 @@ struct Barrier {
     leaders: Vec<(RelationId, Position)>,
     waiting: usize,
     stall: Duration,
+    /// Of an unaligned one, once all workers have sealed.
+    cut: Option<Cut>,
     /// It took too long: what it has collected belongs to the next one.
     abandoned: bool,
 }
@@ -214,6 +222,8 @@ pub(crate) struct Clock {
     in_flight: VecDeque<InFlight>,
     /// Complete epochs whose checkpoint still waits for state.
     collecting: VecDeque<InFlight>,
+    /// Workers are paused.
+    pausing: Option<Pausing>,
     last_barrier: Instant,
     /// Durable transactions that no epoch holds yet.
     transactions: Vec<(u64, Changes)>,
@@ -284,6 +294,7 @@ impl Clock {
             log_seq: start.log_seq,
             in_flight: VecDeque::new(),
             collecting: VecDeque::new(),
+            pausing: None,
             last_barrier: Instant::now(),
             transactions: Vec::new(),
             tables: BTreeMap::new(),
@@ -363,9 +374,14 @@ impl Clock {
             || (!self.is_memory_tight() && self.readers.iter().any(|r| r.has_input() && self.may_take(r)))
     }
 
+    /// Whether another epoch may be on its way.
+    fn has_room(&self) -> bool {
+        self.pausing.is_none() && self.in_flight.len() < self.epochs_in_flight_max()
+    }
+
     /// How long nothing can become due; `None`: until an event comes.
     fn time_to_wait(&self) -> Option<Duration> {
-        let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
+        let room = self.has_room();
         let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
         let checkpoint = self.time_to_checkpoint().filter(|_| room);
         let backfill = self.time_to_backfill().filter(|_| room);
@@ -378,6 +394,9 @@ impl Clock {
             return;
         }
         self.abandon_checkpoints();
+        if self.pausing.is_some() {
+            return;
+        }
         // Statements wait for the epochs on their way, and later epochs for the statements.
         while let Some(next) = self.control.front() {
             let between_epochs = matches!(next, Control::CreateJob { .. } | Control::Drop { .. } | Control::RestartJob(..));
@@ -395,7 +414,7 @@ impl Clock {
             return;
         }
         let checkpoint = self.checkpoint_due();
-        let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
+        let room = self.has_room();
         let epoch = self.has_input() && self.last_barrier.elapsed() >= EPOCH_INTERVAL_MIN;
         if room && (checkpoint || epoch) {
             self.make_epoch(checkpoint);

@@ -14,12 +14,13 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::checkpoint::Meta;
-use crate::clock::{Clock, ClockStart, Control, Event, RestoredJob};
+use crate::clock::{Clock, ClockStart, Control, Event, Replay, RestoredJob};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, JobState, OperatorInfo, OperatorStats, SourceInfo, SourceSpec};
-use crate::log::{self, LogRequest};
+use crate::log::{self, Changes, LogRequest};
 use crate::messages::Report;
 use crate::pipeline::{self, Edges};
+use crate::stash::{self, Place, Stashed};
 use crate::{checkpoint, dataflow, dead_letters};
 
 /// Checkpoints kept for `millpond.checkpoints`.
@@ -53,6 +54,10 @@ pub(crate) struct Shared {
 impl Shared {
     pub fn visible(&self, epoch: Epoch, log_seq: u64) {
         self.visible.send_replace((epoch, log_seq));
+    }
+    /// What is visible.
+    pub fn newest(&self) -> (Epoch, u64) {
+        *self.visible.borrow()
     }
     pub fn checkpoint(&self, info: CheckpointInfo) {
         let mut list = self.checkpoints.lock();
@@ -101,6 +106,21 @@ fn going_on(meta: &Meta, jobs: &[JobSpec]) -> BTreeSet<JobId> {
     found
 }
 
+/// The epochs that an unaligned checkpoint found on their way. Their transactions leave the tail.
+fn replays(meta: &Meta, stash: &[Stashed], jobs: &BTreeSet<JobId>, tail: &mut Vec<(u64, Changes)>) -> Vec<Replay> {
+    let published = |epoch| {
+        stash.iter().filter(move |s| s.epoch == epoch && jobs.contains(&s.job)).filter_map(|s| match s.place {
+            Place::Published(relation) => Some((relation, s.delta.clone())),
+            _ => None,
+        })
+    };
+    let mut replay = |(epoch, log_seq): &(Epoch, u64)| {
+        let later = tail.split_off(tail.partition_point(|(seq, _)| seq <= log_seq));
+        Replay { epoch: *epoch, transactions: std::mem::replace(tail, later), published: published(*epoch).collect() }
+    };
+    meta.epochs.iter().map(&mut replay).collect()
+}
+
 /// How many state tables a plan needs: a job's numbers are `first_state_table` and the following.
 pub fn state_table_count(plan: &StreamPlan) -> Result<u32> {
     dataflow::state_table_count(plan)
@@ -137,6 +157,7 @@ impl Engine {
             store.relation_add(table.clone());
         }
         store.relation_add(dead_letters::spec());
+        let newest = recovered.log_tail.last().map_or(0, |(seq, _)| *seq);
         let mut tail = Vec::new();
         for (seq, bytes) in &recovered.log_tail {
             let changes = log::decode(bytes, &find)?;
@@ -144,6 +165,8 @@ impl Engine {
             tail.push((*seq, changes));
         }
         let going_on = going_on(&meta, &jobs);
+        let stash = Arc::new(stash::load(&store)?);
+        let stashed = stash.len() as u32;
         for spec in &jobs {
             if !going_on.contains(&spec.id) {
                 let tables = spec.first_state_table..spec.first_state_table + state_table_count(&spec.plan)?;
@@ -163,7 +186,7 @@ impl Engine {
         let (of_store, of_events, of_shared) = (Arc::clone(&store), events.clone(), Arc::clone(&shared));
         spawn("log", Box::new(move || log::run(&of_store, &log_requests, &of_events, &of_shared.acknowledged)))?;
         let (of_store, of_events) = (Arc::clone(&store), events.clone());
-        spawn("committer", Box::new(move || checkpoint::run(&of_store, &commits, &of_events)))?;
+        spawn("committer", Box::new(move || checkpoint::run(&of_store, &commits, &of_events, stashed)))?;
         let clock = Clock::new(ClockStart {
             store: Arc::clone(&store),
             shared: Arc::clone(&shared),
@@ -185,20 +208,26 @@ impl Engine {
         let (going_on, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| going_on.contains(&j.id));
         let leaders = Arc::new(meta.leaders.clone());
         let goes_on = going_on.iter().map(|j| j.id).collect::<BTreeSet<_>>();
+        let mut replays = replays(&meta, &stash, &goes_on, &mut tail);
+        let stash = (!meta.epochs.is_empty()).then_some(stash);
         for spec in going_on.into_iter().chain(anew) {
+            if !goes_on.contains(&spec.id) && !replays.is_empty() {
+                engine.control(Control::Replay(std::mem::take(&mut replays)))?;
+            }
             let known = meta.job(spec.id).filter(|j| goes_on.contains(&j.id) || j.failed.is_some());
             let restored = known.map(|j| RestoredJob {
                 positions: j.positions.clone(),
                 failed: j.failed.clone(),
                 backfilled: j.backfilled.clone(),
                 leaders: Arc::clone(&leaders),
+                stash: stash.clone(),
             });
             let restored = restored.map(Box::new);
             let (reply, answer) = oneshot::channel();
             engine.control(Control::CreateJob { spec: Box::new(spec), restored, reply })?;
             started.push(answer);
         }
-        let newest = tail.last().map_or(0, |(seq, _)| *seq);
+        engine.control(Control::Replay(replays))?;
         if !tail.is_empty() {
             engine.events.send(Event::Transactions(tail)).map_err(|_| stopped())?;
         }
@@ -209,7 +238,8 @@ impl Engine {
             }
         }
         // Nobody may read before what was answered is there again.
-        while engine.shared.visible.borrow().1 < newest {
+        let last = meta.epochs.last().map_or(0, |(epoch, _)| *epoch);
+        while engine.shared.newest().0 < last || engine.shared.newest().1 < newest {
             if let Some(result) = engine.shared.ended.borrow().clone() {
                 return result.and(Err(stopped()));
             }

@@ -8,6 +8,7 @@ use millpond_common::{Delta, Epoch, Error, JobId, RelationId};
 use millpond_state::{FrozenTable, ReadView, Unread};
 
 use crate::job::JobSpec;
+use crate::stash::Stashed;
 
 /// From the clock to every worker, in the same order to each.
 pub(crate) enum Command {
@@ -18,11 +19,17 @@ pub(crate) enum Command {
         /// What its scans of tables and views have yet to read; its state is in the store as of the epoch before `from`.
         /// `None`: it begins without state, and reads everything.
         unread: Option<Arc<Vec<Unread>>>,
+        /// What waited in it in epochs from `from` on.
+        stash: Arc<Vec<Stashed>>,
     },
     /// All workers have read what a new job's inputs held.
     Level(JobId),
     /// Forget a job.
     DropJob(JobId),
+    /// All are paused and nothing is on its way: seal.
+    Seal(Epoch),
+    /// All have sealed: go on.
+    Resume,
     /// An epoch begins.
     Epoch(EpochCommand),
     /// State is read without need while it takes less than `max` bytes on this worker.
@@ -43,6 +50,8 @@ pub(crate) struct EpochCommand {
     pub backfill: Option<BackfillOrders>,
     /// Seal all state when the epoch is done, before any later one begins.
     pub checkpoint: bool,
+    /// Pause when the epoch's input is there, and seal as soon as nothing is on its way.
+    pub unaligned: bool,
 }
 
 /// From where backfilling jobs read in an epoch, and how much.
@@ -78,6 +87,10 @@ pub(crate) enum Report {
     },
     /// State has been evicted as far as possible; it takes so much now.
     Evicted { state_bytes: u64 },
+    /// Paused: chunks sent to each worker so far, and received.
+    Quiet { epoch: Epoch, sent: Vec<u64>, received: u64 },
+    /// Sealed: what waits at operators, of epochs up to this one.
+    Sealed { epoch: Epoch, stash: Vec<Stashed> },
     /// What changed since the last checkpoint, as of this epoch's end. Comes when all of it is encoded, later than `EpochDone`.
     /// `unread`: by job, what its scans had not read at that time, and how many rows they had since the server's start.
     Frozen { epoch: Epoch, tables: Vec<FrozenTable>, unread: Vec<(JobId, Vec<Unread>, u64)>, stall: Duration },

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use millpond_common::{Error, SqlState};
 use millpond_state::Checkpoint;
 
+use super::unaligned::Cut;
 use super::{Barrier, Clock, InFlight, Saved};
 use crate::checkpoint::{Committed, Frozen, Meta};
 use crate::job::{CheckpointInfo, JobState};
@@ -103,7 +104,10 @@ impl Clock {
 
     /// A checkpoint without the jobs that have failed.
     fn send_checkpoint(&mut self, done: &InFlight, barrier: Barrier) {
-        let Barrier { mut jobs, resumable, mut tables, leaders, started, started_at, stall, abandoned, .. } = barrier;
+        let Barrier { mut jobs, resumable, mut tables, leaders, started, started_at, stall, cut, abandoned, .. } = barrier;
+        let is_aligned = cut.is_none();
+        let Cut { epoch, log_seq, epochs, stash } =
+            cut.unwrap_or_else(|| Cut { epoch: done.epoch, log_seq: done.log_seq, ..Cut::default() });
         self.carried.append(&mut tables);
         if abandoned {
             self.dirty = true;
@@ -111,8 +115,13 @@ impl Clock {
         }
         for meta in &mut jobs {
             let Some(job) = self.jobs.get_mut(&meta.id) else { continue };
+            if !is_aligned {
+                // Its state is in the middle of epochs: only all jobs together can go on from there.
+                job.saved = None;
+                job.held.clear();
+            }
             if job.recovery.is_none() && !matches!(job.state, JobState::Failed(_)) {
-                if resumable.contains(&meta.id) {
+                if is_aligned && resumable.contains(&meta.id) {
                     job.saved = Some(Saved { epoch: done.epoch, positions: meta.positions.clone() });
                     job.held.clear();
                     job.held_until = done.epoch;
@@ -129,12 +138,12 @@ impl Clock {
             }
             self.forget_changes(meta.id);
         }
-        self.hold_changes(done.epoch);
+        self.hold_changes(epoch);
         // Encoding plain numbers and bytes into memory does not fail.
-        let meta = Meta::new(jobs, leaders).encode().unwrap_or_default();
-        let checkpoint = Checkpoint { epoch: done.epoch, log_seq: done.log_seq, meta, frozen: std::mem::take(&mut self.carried) };
+        let meta = Meta::new(jobs, leaders, epochs).encode().unwrap_or_default();
+        let checkpoint = Checkpoint { epoch, log_seq, meta, frozen: std::mem::take(&mut self.carried) };
         self.committing += 1;
-        if self.committer.as_ref().is_none_or(|c| c.send(Frozen { checkpoint, started, started_at, stall }).is_err()) {
+        if self.committer.as_ref().is_none_or(|c| c.send(Frozen { checkpoint, started, started_at, stall, is_aligned, stash }).is_err()) {
             self.poison(Error::internal("the committer is gone"));
         }
     }

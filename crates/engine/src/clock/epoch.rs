@@ -32,6 +32,7 @@ impl Clock {
         if !active.is_empty() {
             self.dirty = true;
         }
+        let unaligned = checkpoint && self.is_unaligned();
         let barrier = checkpoint.then(|| self.barrier());
         if checkpoint {
             self.dirty = false;
@@ -56,8 +57,18 @@ impl Clock {
         let (epoch, backfill) = (self.epoch, self.backfill_orders(&active));
         self.workers.send(|worker| {
             let inputs = inputs.get_mut(worker).map(std::mem::take).unwrap_or_default();
-            Command::Epoch(EpochCommand { epoch, active: Arc::clone(&active), inputs, backfill: backfill.clone(), checkpoint })
+            Command::Epoch(EpochCommand {
+                epoch,
+                active: Arc::clone(&active),
+                inputs,
+                backfill: backfill.clone(),
+                checkpoint: checkpoint && !unaligned,
+                unaligned,
+            })
         });
+        if unaligned {
+            self.pause(epoch);
+        }
     }
 
     /// How much a backfilling job may read in the next epoch.
@@ -77,7 +88,7 @@ impl Clock {
     }
 
     /// Durable transactions: they are the tables' changes of this epoch.
-    fn take_transactions(&mut self, inputs: &mut [Vec<JobInput>]) {
+    pub(super) fn take_transactions(&mut self, inputs: &mut [Vec<JobInput>]) {
         let mut by_table: BTreeMap<RelationId, Vec<Delta>> = BTreeMap::new();
         for (seq, changes) in std::mem::take(&mut self.transactions) {
             self.log_seq = self.log_seq.max(seq);
@@ -216,6 +227,7 @@ impl Clock {
             leaders: self.readers.iter().filter(|r| r.leads()).filter_map(|r| Some((r.source, r.position.clone()?))).collect(),
             waiting: self.workers.count(),
             stall: Duration::ZERO,
+            cut: None,
             abandoned: false,
         }
     }

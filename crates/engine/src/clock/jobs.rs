@@ -15,6 +15,7 @@ use crate::job::{JobHandle, JobInfo, JobProgress, JobSpec, JobState, SourceInfo,
 use crate::messages::Command;
 use crate::pipeline::{self, Edges};
 use crate::restart::History;
+use crate::stash::Stashed;
 
 impl Clock {
     pub(super) fn control(&mut self, control: Control) {
@@ -48,6 +49,7 @@ impl Clock {
                     job.options = *options;
                 }
             }
+            Control::Replay(epochs) => self.replay(epochs),
             Control::RestartJob(id, reply) => {
                 let result = self.restart_job(id);
                 let _ = reply.send(result);
@@ -95,7 +97,9 @@ impl Clock {
         let (progress, receiver) = watch::channel(JobProgress { state: state.clone(), rows_done: 0, rows_total: None });
         let is_restored = restored.is_some();
         let goes_on = matches!(state, JobState::Backfilling) && is_restored;
-        let saved = restored.filter(|_| attached && !goes_on).map(|r| Saved { epoch: self.epoch, positions: r.positions });
+        let stash = restored.as_ref().and_then(|r| r.stash.clone());
+        let saved =
+            restored.filter(|_| attached && !goes_on && stash.is_none()).map(|r| Saved { epoch: self.epoch, positions: r.positions });
         let id = spec.id;
         tracing::info!(job = id.0, view = spec.name, restored = is_restored, "job created");
         let job = Job {
@@ -125,7 +129,7 @@ impl Clock {
         };
         self.jobs.insert(id, job);
         if attached {
-            self.attach(id);
+            self.attach(id, stash.unwrap_or_default());
         }
         self.connect();
         Ok(JobHandle { progress: receiver })
@@ -133,7 +137,7 @@ impl Clock {
 
     /// Builds a job's dataflow: its first epoch is the next one. It goes on from its state in the store, and reads what its scans
     /// have not read yet; or it begins without state and reads all that its inputs hold.
-    pub(super) fn attach(&mut self, id: JobId) {
+    pub(super) fn attach(&mut self, id: JobId, stash: Arc<Vec<Stashed>>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let view = matches!(job.state, JobState::Backfilling).then(|| self.store.read_view());
         let relations = || job.edges.reads.iter().filter(|r| !self.sources.contains_key(r));
@@ -145,7 +149,7 @@ impl Clock {
         let (spec, from, unread) = (Arc::clone(&job.spec), self.epoch + 1, job.unread.clone());
         self.dirty = true;
         self.shared.forget(id);
-        self.workers.send(|_| Command::CreateJob { spec: Arc::clone(&spec), from, unread: unread.clone() });
+        self.workers.send(|_| Command::CreateJob { spec: Arc::clone(&spec), from, unread: unread.clone(), stash: Arc::clone(&stash) });
     }
 
     fn drop_all(&mut self, relations: &[RelationId], jobs: &[JobId]) -> Result<()> {

@@ -253,7 +253,7 @@ impl Clock {
             job.state = JobState::Backfilling;
             job.unread = None;
         }
-        self.attach(id);
+        self.attach(id, Arc::default());
         Ok(saved.is_none())
     }
 }

@@ -12,14 +12,17 @@ use millpond_state::{Evicted, FrozenTable, ReadView, Store, TableLookup, TableSt
 use timely::container::NoopBuilder;
 use timely::dataflow::operators::Input;
 use timely::dataflow::{InputHandle, Scope};
+use timely::scheduling::Activator;
 use timely::worker::Worker;
 
 use super::adapter::{self, ChunkStream, Export, Failure, StatefulContext};
 use super::backfill::{self, Backfill, Order, Target};
 use super::chunk::{Chunk, constant_hash};
 use super::import::Import;
+use super::unaligned::{self, Stash, Traffic};
 use crate::job::{JobSpec, OperatorStats};
 use crate::operators::{self, Built, StateHandle, Stateless};
+use crate::stash::{Place, Stashed};
 
 /// A job on this worker.
 pub(super) struct LocalJob {
@@ -33,6 +36,9 @@ pub(super) struct LocalJob {
     /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
     tables: Vec<Table>,
+    /// By operator: what it has not worked on.
+    stashes: Vec<(usize, Stash)>,
+    activators: Vec<Activator>,
     /// What its state takes in memory, as of the last measurement.
     pub state_bytes: u64,
     dataflow: usize,
@@ -49,19 +55,22 @@ struct Table {
 pub(super) struct Build<'a> {
     pub worker: &'a mut Worker,
     pub store: &'a Arc<Store>,
+    pub traffic: &'a Traffic,
     pub register: &'a dyn Fn(Arc<OperatorStats>),
 }
 
 impl LocalJob {
     /// `unread`: what its scans have yet to read, for a job whose state is in the store; `None`: it begins without state.
-    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, unread: Option<&[Unread]>) -> LocalJob {
+    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, unread: Option<&[Unread]>, stash: &[Stashed]) -> LocalJob {
         let (index, workers) = (build.worker.index(), build.worker.peers());
         let dataflow = build.worker.next_dataflow_index();
         let failure = Failure::default();
         let register = build.register;
         let plan = &spec.plan;
         let view = build.store.read_view();
-        let (imports, tables, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+        let stash = stash.iter().filter(|s| s.job == spec.id).collect::<Vec<_>>();
+        let traffic = build.traffic;
+        let (imports, tables, (stashes, activators), export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
             let mut graph = Graph {
                 spec: &spec,
                 plan,
@@ -72,9 +81,13 @@ impl LocalJob {
                 from,
                 unread,
                 view: &view,
+                stash: &stash,
+                traffic,
                 register,
                 imports: Vec::new(),
                 tables: Vec::new(),
+                stashes: Vec::new(),
+                activators: Vec::new(),
                 streams: vec![None; plan.nodes.len()],
             };
             // Nodes are built in order, so that state tables are numbered alike on every worker and after a restart.
@@ -82,15 +95,30 @@ impl LocalJob {
                 graph.build(at);
             }
             let root = graph.streams.pop().flatten().unwrap_or_else(|| graph.empty());
-            let export = adapter::export(scope, root, format!("export {}", spec.name));
-            (graph.imports, graph.tables, export)
+            let export = adapter::export(scope, root, format!("export {}", spec.name), traffic);
+            (graph.imports, graph.tables, (graph.stashes, graph.activators), export)
         });
         let vnodes = vnodes_of(index, workers);
         for table in &tables {
             let lookup = TableLookup::new(build.store, table.id, vnodes.clone());
             table.handle.borrow_mut().attach(Rc::new(lookup), unread.is_some());
         }
-        LocalJob { spec, from, imports, export, failure, failure_told: false, backfilling: true, tables, state_bytes: 0, dataflow }
+        let outputs = stash.iter().filter(|s| s.place == Place::Output).enumerate();
+        outputs.filter(|(at, _)| at % workers == index).for_each(|(_, s)| export.put(s.epoch, s.delta.clone()));
+        LocalJob {
+            spec,
+            from,
+            imports,
+            export,
+            failure,
+            failure_told: false,
+            backfilling: true,
+            tables,
+            stashes,
+            activators,
+            state_bytes: 0,
+            dataflow,
+        }
     }
 
     pub fn drop_from(self, worker: &mut Worker) {
@@ -179,6 +207,27 @@ impl LocalJob {
         self.imports.iter().map(|i| i.backfill.as_ref().map(Backfill::unread).unwrap_or_default()).collect()
     }
 
+    /// What waits in it.
+    pub fn stash(&self) -> Vec<Stashed> {
+        let job = self.spec.id;
+        let mut all = Vec::new();
+        for (node, stash) in &self.stashes {
+            for (epoch, ports) in stash.borrow().iter() {
+                for (port, delta) in ports.iter().enumerate().flat_map(|(port, deltas)| deltas.iter().map(move |d| (port, d))) {
+                    let place = Place::Port { node: *node as u32, port: port as u32 };
+                    all.push(Stashed { job, place, epoch: *epoch, delta: delta.clone() });
+                }
+            }
+        }
+        all.extend(self.export.waiting().into_iter().map(|(epoch, delta)| Stashed { job, place: Place::Output, epoch, delta }));
+        all
+    }
+
+    /// Its operators may have something to do.
+    pub fn activate(&self) {
+        self.activators.iter().for_each(Activator::activate);
+    }
+
     /// All workers have read all.
     pub fn set_level(&self) {
         self.backfills().for_each(Backfill::set_level);
@@ -195,9 +244,13 @@ struct Graph<'a, 'scope> {
     from: Epoch,
     unread: Option<&'a [Unread]>,
     view: &'a ReadView,
+    stash: &'a [&'a Stashed],
+    traffic: &'a Traffic,
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
     tables: Vec<Table>,
+    stashes: Vec<(usize, Stash)>,
+    activators: Vec<Activator>,
     streams: Vec<Option<ChunkStream<'scope>>>,
 }
 
@@ -210,7 +263,7 @@ impl<'scope> Graph<'_, 'scope> {
             Ok(Built::Values(delta)) => self.values(delta),
             Ok(Built::Union) => {
                 let inputs = node.inputs.clone().into_iter().map(|i| self.take(i)).collect();
-                adapter::union(self.scope, inputs, SchemaRef::clone(&node.schema), self.failure.clone(), self.stats(at))
+                adapter::union(self.scope, inputs, SchemaRef::clone(&node.schema), self.failure.clone(), self.stats(at), self.traffic)
             }
             Ok(Built::Stateless(operator)) => {
                 if self.is_fused(at) {
@@ -225,7 +278,10 @@ impl<'scope> Graph<'_, 'scope> {
                     self.tables.push(Table { id, handle, stats: Arc::clone(&stats) });
                 }
                 let inputs = node.inputs.clone().into_iter().enumerate();
-                let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(node, port))).collect();
+                let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(node, port))).collect::<Vec<_>>();
+                let routes = inputs.iter().map(|(_, route)| route.clone()).collect::<Vec<_>>();
+                let stash = unaligned::restore(self.stash, at, &routes, (self.index, self.workers));
+                self.stashes.push((at, Rc::clone(&stash)));
                 let context = StatefulContext {
                     failure: self.failure.clone(),
                     stats,
@@ -233,8 +289,12 @@ impl<'scope> Graph<'_, 'scope> {
                     workers: self.workers,
                     from: self.from,
                     fresh: self.unread.is_none(),
+                    traffic: self.traffic.clone(),
+                    stash,
                 };
-                adapter::stateful(self.scope, inputs, operator, context)
+                let (stream, activator) = adapter::stateful(self.scope, inputs, operator, context);
+                self.activators.push(activator);
+                stream
             }
             Err(error) => {
                 self.failure.set(error);
@@ -278,7 +338,7 @@ impl<'scope> Graph<'_, 'scope> {
         }
         chain.reverse();
         let input = self.take(bottom);
-        adapter::stateless(self.scope, input, chain, self.failure.clone(), self.stats(at))
+        adapter::stateless(self.scope, input, chain, self.failure.clone(), self.stats(at), self.traffic)
     }
 
     fn scan(&mut self, at: usize) -> ChunkStream<'scope> {
@@ -295,7 +355,7 @@ impl<'scope> Graph<'_, 'scope> {
                 let backfill = Backfill::new(backfill::share(unread.as_ref(), &vnodes_of(self.index, self.workers)));
                 let target = Target { spec, projection: import.projection.clone(), schema: SchemaRef::clone(&import.schema) };
                 let place = (self.from, self.index, self.workers);
-                let about = (self.failure.clone(), Arc::clone(&import.stats));
+                let about = (self.failure.clone(), Arc::clone(&import.stats), self.traffic.clone());
                 let stream = backfill::backfill(self.scope, stream, target, &backfill, place, about);
                 import.backfill = Some(backfill);
                 stream

@@ -16,6 +16,7 @@ use timely::worker::Worker;
 
 use super::job::{Build, LocalJob};
 use super::residency::{self, Residency};
+use super::unaligned::{Pause, Traffic};
 use crate::job::OperatorStats;
 use crate::messages::{BackfillOrders, Command, EpochCommand, Report};
 
@@ -73,6 +74,8 @@ pub(crate) fn spawn(
             jobs: BTreeMap::new(),
             open: VecDeque::new(),
             draining: None,
+            traffic: Traffic::new(worker.peers()),
+            pause: None,
             residency: Residency::default(),
         }
         .run(worker, &commands);
@@ -121,6 +124,9 @@ struct Loop {
     jobs: BTreeMap<JobId, LocalJob>,
     open: VecDeque<OpenEpoch>,
     draining: Option<Draining>,
+    traffic: Traffic,
+    /// An unaligned checkpoint is being made.
+    pause: Option<Pause>,
     residency: Residency,
 }
 
@@ -152,6 +158,7 @@ impl Loop {
             }
             let park = if self.is_busy() { Duration::ZERO } else { Duration::from_millis(500) };
             worker.step_or_park(Some(park));
+            self.look();
             self.finish_epochs();
             self.drain_slice();
             if self.draining.is_none() && self.residency.slice(&mut self.jobs) {
@@ -162,7 +169,7 @@ impl Loop {
 
     /// Whether there is something to do without any input.
     fn is_busy(&self) -> bool {
-        self.draining.is_some() || self.residency.is_busy(&self.jobs)
+        self.draining.is_some() || self.pause.is_some() || self.residency.is_busy(&self.jobs)
     }
 
     fn seal_waits(&self) -> bool {
@@ -171,11 +178,11 @@ impl Loop {
 
     fn command(&mut self, worker: &mut Worker, command: Command) {
         match command {
-            Command::CreateJob { spec, from, unread } => {
+            Command::CreateJob { spec, from, unread, stash } => {
                 let register = Arc::clone(&self.register);
-                let mut build = Build { worker, store: &self.store, register: &move |s| register(s) };
+                let mut build = Build { worker, store: &self.store, traffic: &self.traffic, register: &move |s| register(s) };
                 let restored = unread.is_some();
-                let job = LocalJob::build(&mut build, Arc::clone(&spec), from, unread.as_deref().map(Vec::as_slice));
+                let job = LocalJob::build(&mut build, Arc::clone(&spec), from, unread.as_deref().map(Vec::as_slice), &stash);
                 if restored {
                     self.residency.add(spec.id, job.table_bytes().count());
                 }
@@ -193,6 +200,12 @@ impl Loop {
                 }
             }
             Command::Epoch(command) => self.begin(command),
+            Command::Seal(epoch) => {
+                self.seal(epoch);
+                let stash = self.jobs.values().flat_map(LocalJob::stash).collect();
+                (self.report)(Report::Sealed { epoch, stash });
+            }
+            Command::Resume => self.resume(),
             Command::Warm { max } => self.residency.warm_up_to(max),
             Command::Evict { keep } => self.residency.evict(&self.jobs, keep),
             Command::Stop => {}
@@ -222,7 +235,28 @@ impl Loop {
                 job.finish_input(relation, command.epoch);
             }
         }
+        if command.unaligned {
+            self.pause = Some(Pause::new(command.epoch, &self.traffic));
+        }
         self.open.push_back(OpenEpoch { command, done: 0 });
+    }
+
+    /// Tells the clock, while it is paused, when nothing is on its way within this worker.
+    fn look(&mut self) {
+        if let Some(pause) = &mut self.pause
+            && let Some((sent, received)) = pause.look(&self.traffic)
+        {
+            (self.report)(Report::Quiet { epoch: pause.epoch, sent, received });
+        }
+    }
+
+    fn resume(&mut self) {
+        let paused = self.pause.take().map_or(Duration::ZERO, |p| p.since.elapsed());
+        if let Some(draining) = &mut self.draining {
+            draining.stall = draining.stall.max(paused);
+        }
+        self.traffic.pause(false);
+        self.jobs.values().for_each(LocalJob::activate);
     }
 
     fn produced(&self, active: &[JobId]) -> Vec<RelationId> {
@@ -231,6 +265,9 @@ impl Loop {
 
     /// Publishes what is complete, in order of epochs and, within one, of jobs.
     fn finish_epochs(&mut self) {
+        if self.pause.is_some() {
+            return;
+        }
         while let Some(open) = self.open.front_mut() {
             let epoch = open.command.epoch;
             let active = Arc::clone(&open.command.active);
