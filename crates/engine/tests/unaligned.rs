@@ -103,7 +103,7 @@ async fn a_start_goes_on_where_epochs_were_on_their_way() {
     for (workers, later) in [(1, 2), (2, 1), (3, 3)] {
         let dir = tempfile::tempdir().unwrap();
         let (path, crashed) = (dir.path().join("db"), dir.path().join("crashed"));
-        let pause = Duration::from_millis(20);
+        let pause = Duration::from_millis(5);
         let engine = open(&path, workers, "unaligned", "50ms", vec![]).await;
         for spec in jobs(pause) {
             create(&engine, spec).await;
@@ -116,14 +116,17 @@ async fn a_start_goes_on_where_epochs_were_on_their_way() {
             change(&engine, changes).await;
             changes += 1;
         }
+        eprintln!("{workers}: {changes} changes {:?} {:?}", start.elapsed(), engine.checkpoints().last());
         engine.set_settings(settings("unaligned", "1h")).unwrap();
         change(&engine, changes).await;
         changes += 1;
         copy(&path, &crashed);
         engine.flush().await.unwrap();
+        eprintln!("flushed {:?}", start.elapsed());
         check(&engine, changes);
         engine.shutdown().await.unwrap();
         drop(engine);
+        eprintln!("shut {:?}", start.elapsed());
 
         let waiting = {
             let (store, _) = Store::open(&crashed, &StoreOptions::default()).unwrap();
@@ -136,8 +139,10 @@ async fn a_start_goes_on_where_epochs_were_on_their_way() {
             count
         };
         assert!(waiting > 0, "nothing waited at operators");
+        eprintln!("waiting {waiting} {:?}", start.elapsed());
         // At once: nobody is let in before the epochs are complete.
         let engine = open(&crashed, later, "unaligned", "30ms", jobs(Duration::from_millis(1))).await;
+        eprintln!("opened {:?}", start.elapsed());
         check(&engine, changes);
         for _ in 0..100 {
             change(&engine, changes).await;
