@@ -7,4 +7,5 @@ mod docs;
 mod savepoints;
 mod scripts;
 mod server;
+mod spill;
 mod transactions;

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio_postgres::Client;
 
+use crate::finding::Finding;
 use crate::oracle;
-use crate::server::{Server, rows, run, value, wait_for};
+use crate::server::{Server, becomes, describe, rows, run, value};
 
 /// What a run of the harness does.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub struct Plan {
     pub life_ms_max: u64,
     /// Nexmark events.
     pub events: u64,
+    /// A bug of `millpond_state::planted` that the server is to have.
+    pub plant: Option<String>,
 }
 
 /// What it saw.
@@ -58,12 +62,21 @@ CREATE MATERIALIZED VIEW price_by_category AS SELECT a.category, sum(p.price) AS
 
 const COPIES: &[(&str, &str)] = &[("payment", "payment_copy"), ("bid", "bid_copy"), ("auction", "auction_copy")];
 
+/// Each start of the server has another number of workers and another budget of memory.
+fn arguments(random: &mut StdRng) -> [&'static str; 4] {
+    let workers = ["1", "2"].choose(random).expect("not empty");
+    let memory = ["64MB", "256MB", "1GB"].choose(random).expect("not empty");
+    ["--parallelism", workers, "--memory", memory]
+}
+
 /// Runs the plan, with unaligned checkpoints for every second seed; an error says what was violated.
-pub async fn torture(plan: &Plan, dir: &Path, arguments: &[&str]) -> Result<Outcome, String> {
+pub async fn torture(plan: &Plan, dir: &Path) -> Result<Outcome, Finding> {
     let mut random = StdRng::seed_from_u64(plan.seed);
     let payments = dir.join("payments.csv");
-    std::fs::write(&payments, "payment_id,account,amount\n").map_err(|e| e.to_string())?;
-    let mut server = Server::start(dir, arguments).await;
+    std::fs::write(&payments, "payment_id,account,amount\n").expect("the temporary directory can be written");
+    let mut server = Server::new(dir, &arguments(&mut random));
+    server.set_environment(plan.plant.as_deref().map(|bug| ("MILLPOND_PLANT", bug)).as_slice());
+    server.restart().await;
     let client = server.connect().await;
     let sources = format!(
         "CREATE SOURCE payment (payment_id BIGINT, account BIGINT, amount BIGINT) WITH (connector = 'file', path = '{}', follow = 'true') FORMAT PLAIN ENCODE CSV;
@@ -99,25 +112,48 @@ pub async fn torture(plan: &Plan, dir: &Path, arguments: &[&str]) -> Result<Outc
         };
         tokio::select! { () = work => {}, () = &mut until => {} }
         server.kill();
-        server.restart().await;
+        server.set_arguments(&arguments(&mut random));
+        let context = |finding: Finding| finding.context(&format!("seed {} after kill {}", plan.seed, kill + 1));
+        server.try_restart().await.map_err(|e| context(Finding::Misbehaved(e)))?;
         let client = server.connect().await;
-        let context = |e: String| format!("seed {} after kill {}: {e}\n{}", plan.seed, kill + 1, server.log());
         model.compare(&client).await.map_err(context)?;
-        outcome.comparisons += oracle::check_all(&client, COPIES).await.map_err(context)?;
+        check_prefix(&client).await.map_err(context)?;
+        outcome.comparisons += oracle::check_all(&client, COPIES).await.map_err(|e| context(Finding::Diverged(e)))?;
         outcome.kills += 1;
     }
     let client = server.connect().await;
-    wait_for(&client, "SELECT count(*) FROM payment_copy", &paid.to_string()).await;
-    wait_for(&client, "SELECT count(*) FROM bid_copy", &(plan.events / 50 * 46).to_string()).await;
-    wait_for(&client, "SELECT count(*) FROM auction_copy", &(plan.events / 50 * 3).to_string()).await;
-    outcome.comparisons += oracle::check_all(&client, COPIES).await?;
+    let context = |e: String| Finding::Diverged(e).context(&format!("seed {} at the end", plan.seed));
+    let counts = [("payment_copy", paid), ("bid_copy", plan.events / 50 * 46), ("auction_copy", plan.events / 50 * 3)];
+    for (copy, count) in counts {
+        // Too many do not become fewer.
+        let sql = format!("SELECT CASE WHEN count(*) < {count} THEN {count} ELSE count(*) END FROM {copy}");
+        let most = value(&client, &sql).await;
+        if most != count.to_string() {
+            return Err(context(format!("{copy} has {most} rows, its source {count}")));
+        }
+        becomes(&client, &format!("SELECT count(*) FROM {copy}"), &count.to_string()).await.map_err(context)?;
+    }
+    outcome.comparisons += oracle::check_all(&client, COPIES).await.map_err(context)?;
     // Sources that end can be read in batch from their start: the copies themselves are right, too.
     for (source, copy, columns) in [("bid", "bid_copy", "auction, bidder, price"), ("auction", "auction_copy", "id, category")] {
-        oracle::check(&client, copy, &format!("SELECT {columns} FROM {source}"), &[]).await?;
+        oracle::check(&client, copy, &format!("SELECT {columns} FROM {source}"), &[]).await.map_err(context)?;
     }
     outcome.epochs = value(&client, "SELECT max(epoch) FROM millpond.checkpoints").await.parse().unwrap_or(0);
     server.stop().await;
     Ok(outcome)
+}
+
+/// The followed file's lines are numbered: what was read of it has no gap and nothing twice.
+async fn check_prefix(client: &Client) -> Result<(), Finding> {
+    let sql = "SELECT count(*), count(DISTINCT payment_id), coalesce(max(payment_id) + 1, 0) FROM payment_copy";
+    let found = rows(client, sql).await.map_err(|e| Finding::Misbehaved(describe(&e)))?;
+    let row = found.first().cloned().unwrap_or_default();
+    let [read, distinct, next] = row.as_slice() else { return Err(Finding::Misbehaved(format!("{sql}: {row:?}"))) };
+    if read == distinct && read == next {
+        return Ok(());
+    }
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    Err(Finding::Diverged(format!("{} lines of the file were read, {} different ones, up to {}", text(read), text(distinct), text(next))))
 }
 
 fn append(path: &Path, paid: &mut u64, random: &mut StdRng) {
@@ -181,8 +217,8 @@ impl Model {
         true
     }
 
-    async fn compare(&mut self, client: &Client) -> Result<(), String> {
-        let found = rows(client, "SELECT id, branch, balance FROM account").await.map_err(|e| e.to_string())?;
+    async fn compare(&mut self, client: &Client) -> Result<(), Finding> {
+        let found = rows(client, "SELECT id, branch, balance FROM account").await.map_err(|e| Finding::Lost(describe(&e)))?;
         let number = |t: &Option<String>| t.as_ref().and_then(|t| t.parse::<i64>().ok()).unwrap_or(i64::MIN);
         let accounts = found.iter().map(|r| (number(&r[0]), (number(&r[1]), number(&r[2])))).collect::<BTreeMap<_, _>>();
         let notes = value(client, "SELECT count(*) FROM note").await.parse::<i64>().unwrap_or(-1);
@@ -197,6 +233,6 @@ impl Model {
             return Ok(());
         }
         let missing = self.accounts.iter().filter(|(id, a)| accounts.get(id) != Some(a)).collect::<Vec<_>>();
-        Err(format!("acknowledged writes are lost: {missing:?}; {notes} notes, expected {}", self.notes))
+        Err(Finding::Lost(format!("{missing:?}; {notes} notes, expected {}", self.notes)))
     }
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a failed step of a test is the test's failure
 
 pub mod crash;
+pub mod faults;
+pub mod finding;
 pub mod oracle;
 pub mod random;
 pub mod server;

@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use crate::server::{describe, rows, wait_for};
+use crate::server::{becomes, describe, rows};
 
 /// Names of relations that cannot be read in batch (unbounded sources), each with a view that holds its rows.
 pub type Copies<'a> = &'a [(&'a str, &'a str)];
@@ -11,7 +11,7 @@ pub type Copies<'a> = &'a [(&'a str, &'a str)];
 /// Compares every materialized view with its query; returns how many were compared.
 pub async fn check_all(client: &Client, copies: Copies<'_>) -> Result<usize, String> {
     // A kill in the first moments of a view makes it begin again after the restart.
-    wait_for(client, "SELECT count(*) FROM millpond.jobs WHERE state = 'BACKFILLING'", "0").await;
+    becomes(client, "SELECT count(*) FROM millpond.jobs WHERE state = 'BACKFILLING'", "0").await?;
     let list = rows(client, "SELECT schemaname, matviewname, definition FROM pg_catalog.pg_matviews ORDER BY 1, 2")
         .await
         .map_err(|e| describe(&e))?;

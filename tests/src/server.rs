@@ -16,6 +16,7 @@ pub struct Server {
     http_port: u16,
     dir: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// The folder of the repository.
@@ -41,35 +42,54 @@ pub fn free_port() -> u16 {
 impl Server {
     /// Starts a server on a directory and waits until it answers.
     pub async fn start(dir: &Path, arguments: &[&str]) -> Server {
-        let mut server = Server {
+        let mut server = Server::new(dir, arguments);
+        server.restart().await;
+        server
+    }
+
+    /// A server that has not been started yet.
+    pub fn new(dir: &Path, arguments: &[&str]) -> Server {
+        Server {
             child: Command::new("true").spawn().unwrap(),
             port: 0,
             http_port: 0,
             dir: dir.to_path_buf(),
             arguments: arguments.iter().map(|a| (*a).to_string()).collect(),
-        };
-        server.restart().await;
-        server
+            environment: vec![],
+        }
     }
 
     /// Starts it again on the same directory. The old process must be gone.
     pub async fn restart(&mut self) {
+        self.try_restart().await.unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    /// The same; an error if the server ends instead of answering.
+    pub async fn try_restart(&mut self) -> Result<(), String> {
         let _ = self.child.wait();
         (self.port, self.http_port) = (free_port(), free_port());
         self.child = self.command().spawn().unwrap();
         let started = Instant::now();
         while self.try_connect().await.is_none() {
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the server ended at its start: {status}\n{}", self.log());
+                return Err(format!("the server ended at its start: {status}\n{}", self.log()));
             }
-            assert!(started.elapsed() < PATIENCE, "the server does not answer\n{}", self.log());
+            if started.elapsed() >= PATIENCE {
+                return Err(format!("the server does not answer\n{}", self.log()));
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        Ok(())
     }
 
     /// What the next start is to be given.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|a| (*a).to_string()).collect();
+    }
+
+    /// The environment of the next starts, beside that of the tests.
+    pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
+        self.environment = environment.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
     }
 
     fn command(&self) -> Command {
@@ -80,6 +100,7 @@ impl Server {
             .args(["serve", "--data-dir", self.dir.join("db").to_str().unwrap()])
             .args(["--listen", &format!("127.0.0.1:{}", self.port), "--http-listen", &format!("127.0.0.1:{}", self.http_port)])
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
@@ -97,6 +118,17 @@ impl Server {
         text[from..].to_string()
     }
 
+    /// How long its log is.
+    pub fn log_length(&self) -> usize {
+        std::fs::metadata(self.log_path()).map_or(0, |m| m.len() as usize)
+    }
+
+    /// What it has written to its log since then.
+    pub fn log_since(&self, length: usize) -> String {
+        let bytes = std::fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(length..).unwrap_or_default()).into_owned()
+    }
+
     /// How clients reach it.
     pub fn url(&self) -> String {
         format!("host=127.0.0.1 port={} user=tester dbname=dev", self.port)
@@ -112,7 +144,8 @@ impl Server {
         self.http_port
     }
 
-    async fn try_connect(&self) -> Option<Client> {
+    /// A new session, if the server gives one.
+    pub async fn try_connect(&self) -> Option<Client> {
         let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.ok()?;
         tokio::spawn(connection);
         client.simple_query("SELECT 1").await.ok()?;
@@ -196,13 +229,21 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
 
 /// Waits until a query's first value is as expected.
 pub async fn wait_for(client: &Client, sql: &str, expected: &str) {
+    becomes(client, sql, expected).await.unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// The same; an error if it does not come to that.
+pub async fn becomes(client: &Client, sql: &str, expected: &str) -> Result<(), String> {
     let started = Instant::now();
     loop {
-        let found = value(client, sql).await;
+        let found = rows(client, sql).await.map_err(|e| format!("{sql}: {}", describe(&e)))?;
+        let found = found.first().and_then(|r| r.first().cloned()).flatten().unwrap_or_else(|| "NULL".into());
         if found == expected {
-            return;
+            return Ok(());
         }
-        assert!(started.elapsed() < PATIENCE, "{sql}: {found}, expected {expected}");
+        if started.elapsed() >= PATIENCE {
+            return Err(format!("{sql}: {found}, expected {expected}"));
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -235,6 +235,13 @@ pub const SETTINGS: &[Setting] = &[
         Scope::System,
         "rocksdb: state that memory has no room for stays on disk and is read when it is needed; memory: all of it is in memory.",
     ),
+    setting(
+        "state_memory",
+        "0",
+        Kind::Size,
+        Scope::System,
+        "Memory for the state of views; 0 = a quarter of the server's memory. With state_backend = 'rocksdb' what is beyond is on disk only.",
+    ),
     setting("statement_timeout", "0", Kind::Duration, Scope::Session, "Longest run of a statement; 0 = no limit."),
     setting(
         "timezone",

@@ -216,6 +216,8 @@ pub(crate) struct Clock {
     state_bytes: Vec<u64>,
     /// It was found that state cannot have less.
     state_floor: u64,
+    /// Rows that sources have given to jobs since the last checkpoint's barrier.
+    source_rows: u64,
 
     epoch: Epoch,
     log_seq: u64,
@@ -287,6 +289,7 @@ impl Clock {
             wake_pending: Arc::new(AtomicBool::new(false)),
             state_bytes: vec![0; start.workers.count()],
             state_floor: 0,
+            source_rows: 0,
             workers: start.workers,
             committer: Some(start.committer),
             memory: start.memory,

@@ -95,9 +95,12 @@ fn stopped() -> Error {
 }
 
 /// Jobs that go on from the checkpoint: those that it found level or in the middle of a backfill, if all that they read from do.
-fn going_on(meta: &Meta, jobs: &[JobSpec]) -> BTreeSet<JobId> {
+/// Not those that were emptied, to be filled anew, after it.
+fn going_on(meta: &Meta, store: &Store, jobs: &[JobSpec]) -> BTreeSet<JobId> {
     let edges = jobs.iter().map(|j| (j.id, Edges { reads: j.plan.relations(), writes: j.output.id })).collect::<BTreeMap<_, _>>();
-    let knows = |id: &JobId| meta.job(*id).is_some_and(|j| j.failed.is_none() && (j.level || j.backfilled.is_some()));
+    let emptied = jobs.iter().filter(|j| store.is_emptied(j.output.id)).map(|j| j.id).collect::<BTreeSet<_>>();
+    let known = |id: &JobId| meta.job(*id).is_some_and(|j| j.failed.is_none() && (j.level || j.backfilled.is_some()));
+    let knows = |id: &JobId| known(id) && !emptied.contains(id);
     let mut found = edges.keys().copied().filter(knows).collect::<BTreeSet<_>>();
     for id in edges.keys().filter(|id| !knows(id)) {
         let readers = pipeline::downstream(&edges, *id);
@@ -139,6 +142,8 @@ impl Engine {
     ) -> Result<Engine> {
         let meta = Meta::decode(&recovered.meta)?;
         let (events, receiver) = crossbeam_channel::unbounded();
+        let of_events = events.clone();
+        store.on_failure(move |error| drop(of_events.send(Event::Poisoned(error.clone()))));
         let (log, log_requests) = crossbeam_channel::unbounded();
         let (committer, commits) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared {
@@ -164,7 +169,7 @@ impl Engine {
             store.pending_add(*seq, changes.clone());
             tail.push((*seq, changes));
         }
-        let going_on = going_on(&meta, &jobs);
+        let going_on = going_on(&meta, &store, &jobs);
         let stash = Arc::new(stash::load(&store)?);
         let stashed = stash.len() as u32;
         for spec in &jobs {

@@ -8,6 +8,7 @@ use arrow::array::Int64Array;
 use crossbeam_channel::{Receiver, Sender};
 use millpond_common::{Delta, Error, RelationId, RelationSpec, Result, RowCodec};
 use millpond_state::Store;
+use millpond_state::failpoint::failpoint;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -81,6 +82,7 @@ pub(crate) fn run(store: &Arc<Store>, requests: &Receiver<LogRequest>, commit: &
                     answers.push((request.done, seq));
                 }
                 let _ = commit.send(crate::clock::Event::Transactions(transactions));
+                failpoint("transaction-logged");
                 for (done, seq) in answers {
                     acknowledged.fetch_max(seq, Ordering::AcqRel);
                     let _ = done.send(Ok(seq));

@@ -51,7 +51,6 @@ impl From<Error> for Fatal {
 }
 
 fn main() -> ExitCode {
-    allocator::configure();
     let cli = Cli::parse();
     let (options, demo) = match cli.command {
         Command::Serve(options) => (options, false),
@@ -85,6 +84,7 @@ fn end(result: Result<(), Fatal>) -> ExitCode {
 
 fn configure(options: config::Options, demo: bool) -> Result<Config> {
     let config = options.resolve(if demo { "./millpond-demo" } else { "./millpond-data" })?;
+    allocator::configure(config.memory);
     let filter = EnvFilter::try_new(&config.log).map_err(|e| {
         Error::new(millpond_common::SqlState::INVALID_PARAMETER_VALUE, format!("\"{}\" is not a log filter: {e}", config.log))
             .with_hint("Use a level such as info, or parts such as millpond_engine=debug.")

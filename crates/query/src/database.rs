@@ -13,6 +13,7 @@ use millpond_common::settings::{self, Scope, Settings};
 use millpond_common::{Error, RelationId, Result, SqlState};
 use millpond_engine::{DEAD_LETTERS, Engine, EngineConfig, STASH, SourceSpec};
 use millpond_sql::{Catalog, Relation, RelationKind, base_context, set_fault_injection};
+use millpond_state::failpoint::failpoint;
 use millpond_state::remote::{Cancel, RemoteOptions, RemoteStorage, Uploader, UploaderOptions, open_or_restore};
 use millpond_state::{Compression, Store, StoreOptions, Tuning};
 use parking_lot::{Mutex, RwLock};
@@ -251,6 +252,7 @@ impl Database {
         };
         let written = tokio::task::spawn_blocking(move || store.catalog_write(&puts, &deletes)).await;
         written.map_err(|e| Error::internal(format!("writing a setting ended early: {e}")))??;
+        failpoint("alter-system-stored");
         if setting.name == "enable_fault_injection" {
             set_fault_injection(changed.on(setting.name));
         }
@@ -321,6 +323,7 @@ impl Database {
         let jobs = dropped.iter().filter_map(Relation::job).collect::<Vec<_>>();
         let deletes = jobs.iter().map(|j| records::job_key(*j)).collect();
         self.replace_catalog(catalog, vec![], deletes).await?;
+        failpoint("drop-stored");
         // A view of others (CREATE VIEW) is nothing that the engine knows.
         let relations = dropped.iter().filter(|r| !matches!(r.kind, RelationKind::View { .. })).map(|r| r.id).collect::<Vec<_>>();
         if relations.is_empty() {
@@ -334,6 +337,7 @@ impl Database {
         let spec = job.spec(&catalog)?;
         let relation = job.relation;
         let catalog = self.replace_catalog(catalog, vec![job.record()?], vec![]).await?;
+        failpoint("create-view-stored");
         match self.engine.create_job(spec).await {
             Ok(handle) => Ok(handle),
             Err(error) => {

@@ -10,6 +10,7 @@ use millpond_engine::Engine;
 use millpond_sql::catalog::{Relation, undefined_schema};
 use millpond_sql::statement::{CommentTarget, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, DropKind, Name};
 use millpond_sql::{Catalog, NewRelation, RelationKind, StatementKind, TableDef};
+use millpond_state::failpoint::failpoint;
 use tokio::sync::MutexGuard;
 
 use crate::database::{Database, source_spec};
@@ -140,21 +141,33 @@ impl Session {
         let database = Arc::clone(&self.database);
         // Readable before anybody can name it.
         database.store.relation_add(spec.clone());
-        database.replace_catalog(catalog, vec![], vec![]).await?;
+        let Some(batches) = rows else {
+            database.replace_catalog(catalog, vec![], vec![]).await?;
+            failpoint("create-table-stored");
+            database.engine.create_table(spec)?;
+            drop(lock);
+            return Ok(Response::command("CREATE TABLE"));
+        };
+        // A crash leaves the table with its rows, or a number that is never used: rows without a table are deleted at the start.
+        let mut reserved = Catalog::clone(&scope.catalog);
+        reserved.reserve_ids(1);
+        database.replace_catalog(reserved, vec![], vec![]).await?;
+        failpoint("create-table-as-reserved");
         database.engine.create_table(spec)?;
-        drop(lock);
-        let Some(batches) = rows else { return Ok(Response::command("CREATE TABLE")) };
         let count = batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>();
-        if count > 0 {
-            let changes = batches.into_iter().map(|b| (id, Delta::insert(b))).collect();
-            match database.engine.commit_transaction(changes).await {
-                Ok(seq) => self.last_write = Some(seq),
-                Err(error) => {
-                    forget(&database, id).await;
-                    return Err(error);
-                }
+        let changes = batches.into_iter().filter(|b| b.num_rows() > 0).map(|b| (id, Delta::insert(b))).collect::<Vec<_>>();
+        let filled = async {
+            if !changes.is_empty() {
+                self.last_write = Some(database.engine.commit_transaction(changes).await?);
             }
+            failpoint("create-table-as-filled");
+            database.replace_catalog(catalog, vec![], vec![]).await
+        };
+        if let Err(error) = filled.await {
+            database.engine.drop_relations(vec![id], vec![]).await?;
+            return Err(error);
         }
+        drop(lock);
         Ok(Response::command(format!("SELECT {count}")))
     }
 
@@ -175,6 +188,7 @@ impl Session {
         let spec = catalog.get(id).map(source_spec).transpose()?.flatten();
         let spec = spec.ok_or_else(|| Error::internal("a source has no definition"))?;
         self.database.replace_catalog(catalog, vec![], vec![]).await?;
+        failpoint("create-source-stored");
         self.database.engine.create_source(spec)
     }
 
@@ -225,6 +239,7 @@ impl Session {
         let engine = &self.database.engine;
         scope.limits.run(engine.wait_visible(engine.newest_transaction())).await?;
         let handle = self.database.start_job(catalog, job).await?;
+        failpoint("create-view-started");
         drop(lock);
         if self.settings.on("background_ddl") {
             half_built.keep();
@@ -235,8 +250,10 @@ impl Session {
         match progress::wait(&name, handle, &scope.limits, &self.sink(), &rows_read).await {
             Ok(()) => {
                 half_built.keep();
+                failpoint("create-view-level");
                 // A crash after the answer must not fill it again.
                 self.database.engine.checkpoint().await?;
+                failpoint("create-view-saved");
                 Ok(())
             }
             Err(error) => {

@@ -5,6 +5,7 @@ use millpond_common::{Error, JobId, RelationId, Result, SqlState};
 use millpond_engine::JobState;
 use millpond_sql::statement::AlterView;
 use millpond_sql::{Catalog, RelationKind};
+use millpond_state::failpoint::failpoint;
 use tokio::sync::MutexGuard;
 
 use crate::ddl::rows_read;
@@ -33,6 +34,7 @@ impl Session {
                 }
                 let settings = Settings::of_view(options)?;
                 self.database.replace_catalog(catalog, vec![], vec![]).await?;
+                failpoint("alter-view-stored");
                 engine.set_job_options(job, settings)
             }
             AlterView::Restart => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use millpond_common::{Error, Result, SqlState};
 use millpond_sql::{Catalog, Relation, StatementKind};
+use millpond_state::failpoint::failpoint;
 use millpond_state::{ReadView, Savepoint, SavepointKind};
 
 use crate::database::{DATABASE_NAME, Database};
@@ -73,6 +74,7 @@ impl Session {
                 scope.limits.run(engine.savepoint_create(before.clone(), SavepointKind::Automatic, comment)).await?;
                 let wanted = name.clone();
                 engine.blocking(move |store| store.savepoint_restore(&wanted)).await?;
+                failpoint("restore-announced");
                 let mut notice = Notice::notice(format!("the database continues from savepoint \"{name}\"; all sessions end"));
                 notice.detail = Some(format!("What it was until now is kept as savepoint \"{before}\"."));
                 self.notice(notice);

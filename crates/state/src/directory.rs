@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use millpond_common::{Error, Result, SqlState};
 
-use crate::format;
+use crate::{file, format};
 
 const FORMAT: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new"; // by replace_file
@@ -73,16 +73,19 @@ pub(crate) fn check_database(dir: &Path) -> Result<()> {
 
 /// Makes sure that the directory's entries are on disk.
 pub(crate) fn sync(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    file::sync(dir)
 }
 
 /// Writes a file of a directory as a whole: a crash leaves the old one or the new one. It is on disk on return.
 pub(crate) fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let new = dir.join(format!("{name}.new"));
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, dir.join(name))?;
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    file::named(&new, write())?;
+    file::rename(&new, &dir.join(name))?;
     sync(dir)
 }
 

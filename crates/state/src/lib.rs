@@ -4,6 +4,7 @@
 //! - [`store`]: opening a data directory, the [`Store`]
 //! - `directory`, `format`, `frame`: the directory and its lock; the bytes on disk: FORMAT file, stored keys, checkpoint record;
 //!   what our files begin with
+//! - `file`: `std::fs` whose errors name the file
 //! - `options`: how to open a store, and what can be changed later ([`Store::tune`])
 //! - `rocks`, `poison`, `rescue`: RocksDB as it is configured here; what happens when it fails; opening after that
 //! - `reached`: a note of how far the database had come
@@ -19,7 +20,7 @@
 //!   [`Store::set_checkpoint_retention`] keeps the last checkpoints; [`fork`] makes a new data directory of one
 //! - [`tables`]: operator state in memory, which freezes what has changed; `lookup`: the part of it that is not in memory
 //! - [`remote`]: checkpoints on another machine, and back
-//! - [`failpoint`]: places where a crash test ends the process
+//! - [`failpoint`]: places where a crash test ends the process; [`planted`]: bugs that a test plants to see that its harness finds them
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -27,12 +28,14 @@ mod commit;
 mod directory;
 mod encode;
 pub mod failpoint;
+mod file;
 mod format;
 mod frame;
 mod log;
 mod lookup;
 mod options;
 mod part;
+pub mod planted;
 mod poison;
 mod reached;
 pub mod read_view;

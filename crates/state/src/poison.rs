@@ -6,12 +6,16 @@ use millpond_common::{Error, Result, SqlState};
 
 /// Good until the first failure of storage, then bad for good.
 #[derive(Default)]
-pub(crate) struct Poison(OnceLock<Error>);
+pub(crate) struct Poison {
+    failure: OnceLock<Error>,
+    /// Is told of it.
+    listener: OnceLock<Box<dyn Fn(&Error) + Send + Sync>>,
+}
 
 impl Poison {
     /// Fails if storage has failed before.
     pub(crate) fn check(&self) -> Result<()> {
-        match self.0.get() {
+        match self.failure.get() {
             None => Ok(()),
             Some(first) => {
                 let detail = first.detail().map_or_else(|| first.message().to_owned(), |d| format!("{}: {d}", first.message()));
@@ -22,12 +26,21 @@ impl Poison {
         }
     }
 
+    /// Names whom to tell of the first failure.
+    pub(crate) fn listen(&self, tell: impl Fn(&Error) + Send + Sync + 'static) {
+        // A second listener would be a second engine over one store.
+        drop(self.listener.set(Box::new(tell)));
+    }
+
     /// Passes a result of storage on; a failure is remembered.
     pub(crate) fn guard<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
-            && self.0.set(error.clone()).is_ok()
+            && self.failure.set(error.clone()).is_ok()
         {
             tracing::error!(%error, "storage failed, nothing more is written");
+            if let Some(tell) = self.listener.get() {
+                tell(error);
+            }
         }
         result
     }

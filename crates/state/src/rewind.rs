@@ -33,6 +33,11 @@ impl Store {
         drop((gone, view)); // this may take a while
     }
 
+    /// Whether a relation's stored rows are to be deleted by the next commit.
+    pub fn is_emptied(&self, relation: RelationId) -> bool {
+        self.state.lock().drops.contains(&relation.0)
+    }
+
     /// Empties a relation and state tables, which are to be filled anew under their numbers. No commit may be under way.
     pub fn clear(&self, relation: RelationId, tables: &[StateTableId]) -> Result<()> {
         let ids = tables.iter().map(|t| t.0).chain([relation.0]).collect::<Vec<_>>();

@@ -14,6 +14,7 @@ use rocksdb::{
 use self_cell::self_cell;
 
 use crate::options::{Compression, Tuning};
+use crate::planted::planted;
 use crate::{format, rescue};
 
 const DATA: &str = "data";
@@ -101,8 +102,9 @@ impl Rocks {
     /// Writes a batch and returns when it is on disk.
     pub(crate) fn write_synced(&self, batch: WriteBatch) -> Result<()> {
         let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.db.write_opt(batch, &options).map_err(storage_error)
+        options.set_sync(!planted("sync-omitted"));
+        let written = self.db.write_opt(batch, &options).map_err(storage_error);
+        if planted("error-ignored") { Ok(()) } else { written }
     }
 
     /// The number of the last ingested checkpoint.

@@ -189,6 +189,11 @@ impl Store {
         Ok((Arc::new(store), recovered))
     }
 
+    /// Names who is told when storage has failed: from then on nothing more is written, and what is in memory may not be on disk.
+    pub fn on_failure(&self, tell: impl Fn(&millpond_common::Error) + Send + Sync + 'static) {
+        self.poison.listen(tell);
+    }
+
     pub(crate) fn rocks(&self) -> Result<Arc<Rocks>> {
         self.rocks.read().clone().ok_or_else(closed)
     }

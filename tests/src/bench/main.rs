@@ -2,23 +2,37 @@
 //! one all are measured. Every view is compared with its query before its time counts.
 //!
 //! - `nexmark.rs`: Nexmark flat out, over the whole server and in process (`process.rs`)
+//! - `side/`: Nexmark from files beside other engines, with a plot (`plot.rs`)
+//! - `serving.rs`: prepared lookups and small aggregates beside PostgreSQL
+//! - `state_size.rs`: more and more keys
 //! - `scaling.rs`: an aggregate over a file and over a table, with one worker and with two
+//! - `views.rs`: many views over one source
+//! - `baseline.rs`: Nexmark against a recorded baseline
+//! - `flame.rs`: flame graphs
 //! - `idle.rs`: what a server costs to which nothing happens
 //! - `freshness.rs`: from a write to its visibility in a view
 //! - `usage.rs`: what the kernel says that a process used
 #![allow(clippy::unwrap_used)] // a failed step is the measurement's end
 
+#[path = "../../../crates/millpond/src/allocator.rs"]
+mod allocator; // the server's
+mod baseline;
+mod flame;
 mod freshness;
 mod idle;
 mod nexmark;
+mod plot;
 mod process;
 mod scaling;
+mod serving;
+mod side;
+mod state_size;
 mod usage;
+mod views;
+
+use std::path::PathBuf;
 
 use clap::Parser;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc; // as in the server
 
 /// The memory budget of every database that is measured.
 const MEMORY_BYTES: u64 = 4 << 30;
@@ -38,6 +52,34 @@ struct Arguments {
     /// Only the time from a write to its visibility.
     #[arg(long)]
     freshness: bool,
+    /// Only Nexmark from files, side by side with other engines that are installed.
+    #[arg(long)]
+    side_by_side: bool,
+    /// Only serving, beside PostgreSQL if it is installed.
+    #[arg(long)]
+    serving: bool,
+    /// Only many views over one source: how many.
+    #[arg(long, value_delimiter = ',', num_args = 0..=1, default_missing_value = "1,10,100,500")]
+    views: Option<Vec<usize>>,
+    /// Only state sizes: numbers of keys.
+    #[arg(long, value_delimiter = ',', num_args = 0..=1, default_missing_value = "1e5,1e6,1e7")]
+    state_size: Option<Vec<f64>>,
+    /// State sizes: each once more with a quarter of the memory that it took.
+    #[arg(long)]
+    spill: bool,
+    /// Only Nexmark in process, compared with a recorded file.
+    #[arg(long)]
+    baseline: Option<PathBuf>,
+    /// Only Nexmark in process, recorded into a file for comparisons.
+    #[arg(long)]
+    record: Option<PathBuf>,
+    /// Only flame graphs of Nexmark's queries, into a directory; needs perf.
+    #[arg(long)]
+    profile: Option<PathBuf>,
+    #[command(flatten)]
+    side: side::Options,
+    #[command(flatten)]
+    serve: serving::Options,
     /// Nexmark: events per query.
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
@@ -68,25 +110,60 @@ struct Arguments {
     /// One query in this process, as JSON.
     #[arg(long, hide = true)]
     child: Option<String>,
+    /// One query in DataFusion, told by standard input, as JSON.
+    #[arg(long, hide = true)]
+    datafusion_child: bool,
 }
 
-#[tokio::main]
-async fn main() {
+fn main() {
+    allocator::configure(MEMORY_BYTES);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(measure());
+}
+
+async fn measure() {
     let arguments = Arguments::parse();
     if let Some(query) = &arguments.child {
         return nexmark::child(query, &arguments).await;
     }
-    let all = !(arguments.nexmark || arguments.scaling || arguments.idle || arguments.freshness);
-    if all || arguments.nexmark {
+    if arguments.datafusion_child {
+        return side::peers::datafusion_child().await;
+    }
+    let (compare, record) = (arguments.baseline.as_deref(), arguments.record.as_deref());
+    let parts = [arguments.nexmark, arguments.side_by_side, arguments.serving, arguments.scaling, arguments.idle, arguments.freshness];
+    let parts = parts.contains(&true)
+        || arguments.views.is_some()
+        || arguments.state_size.is_some()
+        || compare.or(record).is_some()
+        || arguments.profile.is_some();
+    if !parts || arguments.nexmark {
         nexmark::measure(&arguments).await;
     }
-    if all || arguments.scaling {
+    if !parts || arguments.side_by_side {
+        side::measure(&arguments).await;
+    }
+    if !parts || arguments.serving {
+        serving::measure(&arguments.serve).await;
+    }
+    if !parts || arguments.state_size.is_some() {
+        let sizes = arguments.state_size.as_deref().unwrap_or(&[1e5, 1e6, 1e7]);
+        state_size::measure(sizes, arguments.events, arguments.spill || !parts).await;
+    }
+    if !parts || arguments.scaling {
         scaling::measure(arguments.rows, arguments.repeat.max(1)).await;
     }
-    if all || arguments.idle {
+    if !parts || arguments.views.is_some() {
+        views::measure(arguments.views.as_deref().unwrap_or(&[1, 10, 100, 500]), arguments.rows, arguments.seconds).await;
+    }
+    if !parts || arguments.idle {
         idle::measure(arguments.seconds).await;
     }
-    if all || arguments.freshness {
+    if !parts || arguments.freshness {
         freshness::measure(arguments.writes).await;
+    }
+    if compare.or(record).is_some() {
+        baseline::measure(&arguments, compare, record).await;
+    }
+    if let Some(directory) = &arguments.profile {
+        flame::measure(&arguments, directory).await;
     }
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use millpond_tests::oracle;
 use millpond_tests::server::{Server, repository, rows, run};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio_postgres::Client;
 
 use crate::process::InProcess;
 use crate::{Arguments, MEMORY_BYTES, usage};
@@ -23,10 +25,13 @@ pub enum Form {
 
 /// What one run of one query cost; see the module for where the two times end.
 #[derive(Clone, Serialize, Deserialize)]
-struct Cost {
-    wall: Duration,
-    cpu: Duration,
-    rss_peak: u64,
+pub struct Cost {
+    /// Until the view holds all events.
+    pub wall: Duration,
+    /// Until all of it is durable.
+    pub cpu: Duration,
+    /// Peak resident bytes.
+    pub rss_peak: u64,
     epochs: u64,
     checkpoints: Checkpoints,
 }
@@ -102,30 +107,32 @@ async fn median(query: &str, workers: usize, form: Form, arguments: &Arguments) 
     let mut costs = Vec::new();
     for _ in 0..arguments.repeat.max(1) {
         costs.push(match form {
-            Form::Server => over_server(query, workers, arguments).await,
-            Form::InProcess => in_child(query, workers, arguments),
+            Form::Server => over_server(&sources(arguments.events), query, workers, arguments).await.0,
+            Form::InProcess => in_child(query, workers, arguments.events, arguments.unchecked),
         });
     }
     costs.sort_by_key(|c| c.cpu);
     costs.swap_remove(costs.len() / 2)
 }
 
-fn text(name: &str) -> String {
+/// A file of `sql/nexmark/`.
+pub fn text(name: &str) -> String {
     let path = repository().join("sql/nexmark").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 /// The three streams, with an end.
-fn sources(events: u64) -> String {
+pub fn sources(events: u64) -> String {
     text("sources.sql").replace("connector = 'nexmark'", &format!("connector = 'nexmark', events = '{events}'"))
 }
 
-async fn over_server(query: &str, workers: usize, arguments: &Arguments) -> Cost {
+/// One query over the sources that some statements make; with the server that has the view, which ends when it is dropped.
+pub async fn over_server(sources: &str, query: &str, workers: usize, arguments: &Arguments) -> (Cost, Client, Server, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let (workers, memory) = (workers.to_string(), MEMORY_BYTES.to_string());
     let server = Server::start(dir.path(), &["--parallelism", &workers, "--memory", &memory, "--log", "warn"]).await;
     let client = server.connect().await;
-    run(&client, &sources(arguments.events)).await;
+    run(&client, sources).await;
     let create = text(&format!("{query}.sql"));
     let cpu = usage::cpu_time(server.process_id());
     let started = Instant::now();
@@ -142,14 +149,14 @@ async fn over_server(query: &str, workers: usize, arguments: &Arguments) -> Cost
     if !arguments.unchecked {
         oracle::check_all(&client, &[]).await.unwrap_or_else(|e| panic!("{query}: {e}"));
     }
-    Cost { wall, cpu, rss_peak, epochs, checkpoints }
+    (Cost { wall, cpu, rss_peak, epochs, checkpoints }, client, server, dir)
 }
 
 /// A process of its own for each run, so that memory and CPU time are this run's.
-fn in_child(query: &str, workers: usize, arguments: &Arguments) -> Cost {
+pub fn in_child(query: &str, workers: usize, events: u64, unchecked: bool) -> Cost {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--child", query, "--parallelism", &workers.to_string(), "--events", &arguments.events.to_string()]);
-    if arguments.unchecked {
+    command.args(["--child", query, "--parallelism", &workers.to_string(), "--events", &events.to_string()]);
+    if unchecked {
         command.arg("--unchecked");
     }
     let output = command.stderr(Stdio::inherit()).output().unwrap();

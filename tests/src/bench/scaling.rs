@@ -94,7 +94,8 @@ async fn once(input: &str, workers: usize, rows: u64) -> Run {
     Run { wall, cpu, waited: used.iter().map(|t| t.waited).sum(), threads: shown.collect::<Vec<_>>().join(", ") }
 }
 
-fn write_csv(path: &Path, rows: u64) -> std::io::Result<()> {
+/// Payments as a CSV file.
+pub fn write_csv(path: &Path, rows: u64) -> std::io::Result<()> {
     let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
     writeln!(out, "id,account,amount,kind")?;
     for v in 0..rows {

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 /// User and system time so far, that of ended threads included. It comes in ticks of 10 ms.
 pub fn cpu_time(process: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
-    let ticks = |i: usize| fields.get(i).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
     // Fields 14 and 15 of proc(5).
-    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    ticks(process, [11, 12])
+}
+
+fn ticks(process: u32, fields: [usize; 2]) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let all = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+    let ticks = fields.map(|i| all.get(i).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0));
+    Duration::from_millis(ticks.iter().sum::<u64>() * 10)
 }
 
 /// Peak resident memory in bytes.
@@ -22,9 +26,35 @@ pub fn rss(process: u32) -> u64 {
 }
 
 fn status(process: u32, name: &str) -> u64 {
+    status_number(process, name) * 1024
+}
+
+fn status_number(process: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix(name));
-    line.and_then(|l| l.trim().strip_suffix("kB")).and_then(|k| k.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+}
+
+/// The machine's load averages, as the kernel prints them.
+pub fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// User and system time so far of a process and its children.
+pub fn cpu_time_of_family(parent: u32) -> Duration {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let is_child = |p: &u32| status_number(*p, "PPid:") == u64::from(parent);
+    // Fields 16 and 17: children that have ended.
+    cpu_time(parent) + ticks(parent, [13, 14]) + numbers.filter(is_child).map(cpu_time).sum::<Duration>()
+}
+
+/// Bytes of a directory on disk; a file with several links counts once.
+pub fn disk(dir: &std::path::Path) -> u64 {
+    let output = std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(dir).output();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    text.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// A thread's time so far.

@@ -3,3 +3,4 @@
 pub mod bank;
 pub mod isolation;
 pub mod queries;
+pub mod statements;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use millpond_common::{Error, SqlState};
 use millpond_state::Checkpoint;
+use millpond_state::failpoint::failpoint;
 
 use super::unaligned::Cut;
 use super::{Barrier, Clock, InFlight, Saved};
@@ -138,6 +139,7 @@ impl Clock {
             }
             self.forget_changes(meta.id);
         }
+        failpoint("checkpoint-collected");
         self.hold_changes(epoch);
         // Encoding plain numbers and bytes into memory does not fail.
         let meta = Meta::new(jobs, leaders, epochs).encode().unwrap_or_default();

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use millpond_common::{Delta, JobId, RelationId};
+use millpond_state::failpoint::failpoint;
+use millpond_state::planted::planted;
 
 use super::{BACKFILL_ROWS, Barrier, Clock, InFlight, non_empty};
 use crate::checkpoint::{Backfilled, JobMeta};
@@ -19,6 +21,7 @@ impl Clock {
     pub(super) fn make_epoch(&mut self, checkpoint: bool) {
         self.epoch += 1;
         self.last_barrier = Instant::now();
+        let late = (checkpoint && planted("offsets-late")).then(|| self.barrier());
         let mut inputs: Vec<Vec<JobInput>> = (0..self.workers.count()).map(|_| Vec::new()).collect();
         self.take_replays(&mut inputs);
         self.take_transactions(&mut inputs);
@@ -33,10 +36,9 @@ impl Clock {
             self.dirty = true;
         }
         let unaligned = checkpoint && self.is_unaligned();
-        let barrier = checkpoint.then(|| self.barrier());
+        let barrier = late.or_else(|| checkpoint.then(|| self.barrier()));
         if checkpoint {
-            self.dirty = false;
-            self.checkpoint_soon = false;
+            (self.dirty, self.checkpoint_soon, self.source_rows) = (false, false, 0);
             self.last_checkpoint = self.last_barrier;
             let epoch = self.epoch;
             self.checkpoint_waiters.extend(self.checkpoint_wanted.drain(..).map(|reply| (epoch, reply)));
@@ -54,6 +56,7 @@ impl Clock {
             self.settle();
             return;
         }
+        failpoint("epoch-made");
         let (epoch, backfill) = (self.epoch, self.backfill_orders(&active));
         self.workers.send(|worker| {
             let inputs = inputs.get_mut(worker).map(std::mem::take).unwrap_or_default();
@@ -136,6 +139,7 @@ impl Clock {
                             rejected.push((reader.source, read.rejected));
                         }
                         let (source, columns, jobs) = (reader.source, Arc::clone(&reader.columns), reader.jobs.clone());
+                        self.source_rows += (delta.len() * jobs.len()) as u64;
                         self.feed(source, Some(columns), delta, &jobs, inputs);
                     }
                     Read::CaughtUp => reader.level = reader.leads(),

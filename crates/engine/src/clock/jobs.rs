@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use millpond_common::{Error, JobId, RelationId, Result, SqlState};
 use millpond_connect::Position;
+use millpond_state::failpoint::failpoint;
 use tokio::sync::watch;
 
 use super::backfills::Throttle;
@@ -162,6 +163,7 @@ impl Clock {
                 let _ = job.progress.send(JobProgress { state: JobState::Failed(error), rows_done: 0, rows_total: None });
                 self.shared.forget(*id);
                 self.carried.retain(|t| !job.tables.contains(&t.table.0));
+                failpoint("drop-job-stopped");
                 self.store.state_remove(&job.tables.map(millpond_common::StateTableId).collect::<Vec<_>>())?;
             }
             self.forget_reader(*id);

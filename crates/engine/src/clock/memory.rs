@@ -4,23 +4,29 @@
 //! |---|---|---|
 //! | 1/4 | RocksDB's cache | it forgets blocks |
 //! | 1/4 | queries | they spill, or fail |
-//! | 3/8 | operator state | a checkpoint, then eviction down to 1/4 |
+//! | 1/4, or `state_memory` | operator state | a checkpoint, then eviction down to two thirds |
 //! | 1/8 | relations' changes that no checkpoint has | a checkpoint |
+//! | 1/8 | what source rows have changed since the last checkpoint, and what it takes to write it | a checkpoint |
 //!
-//! Sources wait while state or changes have too much. State that cannot leave, because every epoch touches it, may have more.
+//! Queries and the cache rarely have theirs: that is what buffers, gaps between used memory, and the program itself live on. Sources wait
+//! while state or changes have too much. State that cannot leave, because every epoch touches it, may have more.
 
 use super::Clock;
 use crate::messages::Command;
 
+/// What a source row may change, on its way to disk: some entries of state and a row of a view.
+const CHANGE_BYTES: u64 = 256;
+
 impl Clock {
     /// No more source rows until a checkpoint has made room.
     pub(super) fn is_memory_tight(&self) -> bool {
-        self.store.stats().overlay_bytes > self.memory / 8 || self.is_state_tight()
+        let changes = self.source_rows * CHANGE_BYTES;
+        self.store.stats().overlay_bytes > self.memory / 8 || changes > self.memory / 8 || self.is_state_tight()
     }
 
     /// Rows that one epoch takes from each source reader at most: all of them may be new keys.
     pub(super) fn epoch_rows_max(&self) -> usize {
-        usize::try_from(self.memory / 1024).unwrap_or(usize::MAX).clamp(super::EPOCH_ROWS_MAX / 32, super::EPOCH_ROWS_MAX)
+        usize::try_from(self.memory / 4096).unwrap_or(usize::MAX).clamp(super::EPOCH_ROWS_MAX / 32, super::EPOCH_ROWS_MAX)
     }
 
     fn state_bytes(&self) -> u64 {
@@ -31,21 +37,34 @@ impl Clock {
         self.settings.get("state_backend").is_ok_and(|backend| backend == "rocksdb")
     }
 
+    /// How much state may take before sources wait.
+    fn state_max(&self) -> u64 {
+        match self.settings.size("state_memory") {
+            0 => self.memory / 4,
+            bytes => bytes,
+        }
+    }
+
+    /// What each worker keeps when state has too much.
+    fn state_kept(&self) -> u64 {
+        self.state_max() / 3 * 2 / self.workers.count() as u64
+    }
+
     pub(super) fn is_state_tight(&self) -> bool {
-        self.may_evict() && self.state_bytes() > (self.memory / 8 * 3).max(self.state_floor)
+        self.may_evict() && self.state_bytes() > self.state_max().max(self.state_floor)
     }
 
     /// Up to which size of their state workers read what they may need.
     pub(super) fn tell_warm_limit(&self) {
-        let max = if self.may_evict() { self.memory / 4 / self.workers.count() as u64 } else { u64::MAX };
+        let max = if self.may_evict() { self.state_kept() } else { u64::MAX };
         self.workers.send(|_| Command::Warm { max });
     }
 
     /// A checkpoint is complete: state leaves memory if it has much. Nothing that leaves may be on its way to a checkpoint.
     pub(super) fn make_room(&mut self) {
-        if self.may_evict() && self.checkpoints_on_their_way() == 0 && self.carried.is_empty() && self.state_bytes() > self.memory / 16 * 5
-        {
-            let keep = self.memory / 4 / self.workers.count() as u64;
+        let settled = self.checkpoints_on_their_way() == 0 && self.carried.is_empty();
+        if settled && self.may_evict() && self.state_bytes() > self.state_max() / 6 * 5 {
+            let keep = self.state_kept();
             self.workers.send(|_| Command::Evict { keep });
         }
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use millpond_common::{Epoch, Error, JobId, RelationId, Result, SqlState, StateTableId};
+use millpond_state::failpoint::failpoint;
 
 use super::{Clock, Job, Recovery};
 use crate::job::{JobHandle, JobState};
@@ -103,6 +104,7 @@ impl Clock {
             }
         }
         self.dirty = true;
+        failpoint("restart-begun");
         self.announce(&list);
         Ok(handle)
     }
@@ -239,6 +241,7 @@ impl Clock {
             job.held.clear();
             (job.fresh, job.rows_before) = (true, 0);
             self.store.clear(spec.output.id, &job.state_tables())?;
+            failpoint("restart-cleared");
         }
         let position = |source: &RelationId| saved.as_ref()?.positions.iter().find(|(s, _)| s == source).map(|(_, p)| p.clone());
         for source in spec.plan.relations().iter().filter(|r| self.sources.contains_key(r)).copied().collect::<Vec<_>>() {

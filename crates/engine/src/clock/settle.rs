@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use millpond_common::JobId;
+use millpond_state::failpoint::failpoint;
 
 use super::{BACKFILL_EPOCH, BACKFILL_ROWS, Clock, JobProgress, JobState};
 use crate::messages::{Command, Report};
@@ -61,6 +62,7 @@ impl Clock {
             let Some(done) = self.in_flight.pop_front() else { break };
             self.store.set_visible(done.epoch, done.log_seq);
             self.shared.visible(done.epoch, done.log_seq);
+            failpoint("epoch-visible");
             for (_, reply) in self.flushes.extract_if(.., |(epoch, _)| epoch.is_some_and(|e| e <= done.epoch)) {
                 let _ = reply.send(Ok(()));
             }

@@ -8,7 +8,7 @@ use millpond_common::hash::hash_bytes;
 use millpond_common::{Error, Result, SqlState};
 use serde::{Deserialize, Serialize};
 
-use crate::directory;
+use crate::{directory, file};
 
 /// A file as it was when its savepoint was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub(super) enum How {
 
 /// Puts a database's files into a directory that does not exist yet; returns when they are on disk.
 pub(super) fn clone_database(from: &Path, to: &Path, how: How) -> Result<()> {
-    fs::create_dir_all(to)?;
+    file::create_dir_all(to)?;
     for (name, _) in files_of(from)? {
         let (source, target) = (from.join(&name), to.join(&name));
         if how == How::Copy || !is_immutable(&name) || !link(&source, &target)? {
@@ -43,7 +43,7 @@ pub(super) fn clone_database(from: &Path, to: &Path, how: How) -> Result<()> {
 /// Makes sure that files which RocksDB has linked and copied are on disk.
 pub(super) fn sync_all(dir: &Path) -> Result<()> {
     for (name, _) in files_of(dir)? {
-        File::open(dir.join(name))?.sync_all()?;
+        file::sync(&dir.join(name))?;
     }
     Ok(directory::sync(dir)?)
 }
@@ -51,7 +51,7 @@ pub(super) fn sync_all(dir: &Path) -> Result<()> {
 /// A list of a database's files.
 pub(super) fn describe(dir: &Path) -> Result<Vec<FileEntry>> {
     let entry = |(name, bytes): (String, u64)| {
-        let checksum = if is_immutable(&name) { None } else { Some(hash_bytes(&fs::read(dir.join(&name))?)) };
+        let checksum = if is_immutable(&name) { None } else { Some(hash_bytes(&file::read(&dir.join(&name))?)) };
         Ok(FileEntry { name, bytes, checksum })
     };
     files_of(dir)?.into_iter().map(entry).collect()
@@ -89,7 +89,7 @@ pub(super) fn total_bytes(list: &[FileEntry]) -> u64 {
 /// Names and sizes of the files that make a database: not its messages and lock, nor the options that it was opened with.
 fn files_of(dir: &Path) -> Result<Vec<(String, u64)>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
+    for entry in file::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.file_type()?.is_file() && !["LOCK", "LOG", "OPTIONS"].iter().any(|idle| name.starts_with(idle)) {
@@ -107,7 +107,7 @@ fn is_immutable(name: &str) -> bool {
 
 /// A second name for a file; `false` where the file system has no such thing, or is another one.
 fn link(from: &Path, to: &Path) -> io::Result<bool> {
-    match fs::hard_link(from, to) {
+    match file::named(to, fs::hard_link(from, to)) {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::StorageFull | ErrorKind::AlreadyExists) => Err(e),
         Err(_) => Ok(false),
@@ -116,19 +116,19 @@ fn link(from: &Path, to: &Path) -> io::Result<bool> {
 
 /// Writes every byte (a file system that shares blocks between copies is not asked to) and syncs.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let (mut source, mut target) = (File::open(from)?, File::create_new(to)?);
+    let (mut source, mut target) = (file::named(from, File::open(from))?, file::named(to, File::create_new(to))?);
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match source.read(&mut buffer)? {
-            0 => return target.sync_all(),
-            n => target.write_all(buffer.get(..n).unwrap_or_default())?,
+        match file::named(from, source.read(&mut buffer))? {
+            0 => return file::named(to, target.sync_all()),
+            n => file::named(to, target.write_all(buffer.get(..n).unwrap_or_default()))?,
         }
     }
 }
 
 /// Removes a directory, if it is there.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
+    match file::remove_dir_all(dir) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }

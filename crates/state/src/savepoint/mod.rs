@@ -35,7 +35,7 @@ pub(crate) use unlisted::{ARRIVED, Leaving, arrivals, discard_arrivals, is_lost}
 use crate::commit::Turn;
 use crate::failpoint::failpoint;
 use crate::rocks::{Rocks, storage_error};
-use crate::{Store, directory};
+use crate::{Store, directory, file};
 use files::How;
 
 /// After the name of a directory that is being made.
@@ -208,16 +208,16 @@ impl Store {
         let result = || -> Result<Savepoint> {
             let database = directory::database(&unfinished);
             files::remove(&unfinished)?;
-            fs::create_dir_all(&unfinished)?;
+            file::create_dir_all(&unfinished)?;
             failpoint("savepoint-begin");
             link_database(rocks, &database)?;
             failpoint("savepoint-linked");
             drop(turn);
             if kind == SavepointKind::Full {
                 let links = unfinished.join("links");
-                fs::rename(&database, &links)?;
+                file::rename(&database, &links)?;
                 files::clone_database(&links, &database, How::Copy)?;
-                fs::remove_dir_all(&links)?;
+                file::remove_dir_all(&links)?;
             } else {
                 files::sync_all(&database)?;
             }
@@ -228,7 +228,7 @@ impl Store {
             failpoint("savepoint-written");
             // A checkpoint of the server's own, of an epoch that comes for the second time after a restore.
             files::remove(&finished)?;
-            fs::rename(&unfinished, &finished)?;
+            file::rename(&unfinished, &finished)?;
             directory::sync(&directory::savepoints(&self.dir))?;
             directory::sync(&self.dir)?;
             failpoint("savepoint-renamed");
@@ -243,7 +243,7 @@ impl Store {
         }
         let released = path_of(&self.dir, &format!("{name}{RELEASED}"));
         files::remove(&released)?;
-        fs::rename(path_of(&self.dir, name), &released)?;
+        file::rename(&path_of(&self.dir, name), &released)?;
         directory::sync(&directory::savepoints(&self.dir))?;
         failpoint("release-renamed");
         files::remove(&released)?;

@@ -19,7 +19,7 @@ use super::files::{self, How};
 use super::{existing, record};
 use crate::failpoint::failpoint;
 use crate::frame::Frame;
-use crate::{directory, reached};
+use crate::{directory, file, reached};
 
 /// The decision: a file of the data directory whose body is the savepoint's name.
 pub(super) const RESTORE: &str = "RESTORE";
@@ -59,10 +59,10 @@ pub(crate) fn finish(dir: &Path) -> Result<()> {
         failpoint("restore-moved");
         // Files of a checkpoint of the database that was.
         files::remove(&directory::staging(dir))?;
-        fs::create_dir_all(directory::staging(dir))?;
+        file::create_dir_all(&directory::staging(dir))?;
         rename(dir, &restored, &live)?;
         failpoint("restore-swapped");
-        fs::remove_file(&order)?;
+        file::remove_file(&order)?;
         directory::sync(dir)?;
         failpoint("restore-done");
         tracing::info!(savepoint = name, "restored");
@@ -71,7 +71,7 @@ pub(crate) fn finish(dir: &Path) -> Result<()> {
 }
 
 fn rename(dir: &Path, from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to)?;
+    file::rename(from, to)?;
     Ok(directory::sync(dir)?)
 }
 
@@ -84,12 +84,12 @@ pub fn fork(from: &Path, name: &str, to: &Path) -> Result<()> {
         return Err(Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("\"{}\" is not an empty directory", to.display())));
     }
     let (parent, unfinished) = beside(to)?;
-    fs::create_dir_all(&parent)?;
+    file::create_dir_all(&parent)?;
     files::remove(&unfinished)?;
     files::clone_database(&directory::database(&savepoint), &directory::database(&unfinished), How::Link)?;
     directory::write_format(&unfinished)?;
     failpoint("fork-linked");
-    fs::rename(&unfinished, to)?;
+    file::rename(&unfinished, to)?;
     directory::sync(&parent)?;
     failpoint("fork-done");
     Ok(())

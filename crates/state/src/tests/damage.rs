@@ -180,3 +180,15 @@ fn restore_what_is_left(dir: &Path) {
     crate::restore_at_next_open(dir, "two").unwrap();
     assert_eq!(examine(dir).unwrap().epoch, 2);
 }
+
+/// The tests above find a record that is accepted without its checksum.
+#[test]
+fn a_planted_bug_is_found() {
+    for test in ["flipped_bits_are_told_or_do_not_matter", "torn_writes_are_told_or_do_not_matter"] {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", &format!("tests::damage::{test}")]).env("MILLPOND_PLANT", "checksum-ignored");
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && text.contains(&format!("{test} ... FAILED")), "{text}");
+    }
+}

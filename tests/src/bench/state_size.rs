@@ -1,0 +1,168 @@
+//! The same stream over states of different sizes: what an event, a key, a checkpoint, a savepoint and a restart cost.
+//! With `--spill`, each size once more with a quarter of the memory that its state took.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use millpond_tests::server::{Server, rows, run, value, wait_for};
+use tokio_postgres::Client;
+
+use crate::usage;
+
+const QUERY: &str = "SELECT key, count(*) AS n, sum(amount) AS amount FROM event GROUP BY key";
+/// Spreads keys over their range; coprime to powers of ten.
+const STRIDE: u64 = 7_368_787;
+/// The least that a server takes.
+const MEMORY_MIN: u64 = 64 << 20;
+
+/// Prints a block for each number of keys.
+pub async fn measure(sizes: &[f64], events: u64, spill: bool) {
+    println!("\nstate sizes: count and sum by key, then {events} events over all keys; load {}", usage::load());
+    let mut base = None;
+    for keys in sizes.iter().map(|s| *s as u64) {
+        let state = one(keys, events, crate::MEMORY_BYTES.max(keys * 1024), &mut base).await;
+        if spill {
+            one(keys, events, (state / 4).max(MEMORY_MIN), &mut base).await;
+        }
+    }
+}
+
+/// The memory that the state took.
+async fn one(keys: u64, events: u64, memory: u64, base: &mut Option<f64>) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let memory_text = memory.to_string();
+    let arguments = ["--log", "warn", "--parallelism", "1", "--memory", &memory_text];
+    let mut server = Server::start(dir.path(), &arguments).await;
+    let mut client = server.connect().await;
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let options = format!("connector = 'file', path = '{}/*.csv', follow = 'true'", data.display());
+    run(&client, &format!("CREATE SOURCE event (key BIGINT, amount BIGINT) WITH ({options}) FORMAT PLAIN ENCODE CSV (header = 'false')"))
+        .await;
+    run(&client, &format!("CREATE MATERIALIZED VIEW by_key AS {QUERY}")).await;
+    run(&client, "CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n FROM event").await;
+    let empty = usage::rss(server.process_id());
+    println!("{keys} keys, memory {} MB", memory >> 20);
+
+    let mut input = Input { dir: dir.path().to_path_buf(), rows: 0, files: 0 };
+    let used = input.add(&server, &client, (0..keys).map(|i| i.wrapping_mul(STRIDE) % keys)).await;
+    run(&client, "CHECKPOINT").await;
+    let state = usage::rss(server.process_id()).saturating_sub(empty);
+    println!(
+        "  load: {:.3} us CPU per event; state {} bytes a key; memory {} MB, {:.0} bytes a key; peak {} MB",
+        used.as_secs_f64() * 1e6 / keys as f64,
+        value(&client, &format!("SELECT sum(state_bytes)::BIGINT / {keys} FROM millpond.operators")).await,
+        usage::rss(server.process_id()) >> 20,
+        state as f64 / keys as f64,
+        usage::rss_peak(server.process_id()) >> 20
+    );
+
+    let used = input.add(&server, &client, (0..events).map(|i| i.wrapping_mul(i).wrapping_add(i * STRIDE) % keys)).await;
+    run(&client, "CHECKPOINT").await;
+    let cost = used.as_secs_f64() * 1e6 / events as f64;
+    let ratio = cost / *base.get_or_insert(cost);
+    println!("  {events} events: {cost:.3} us CPU per event, {ratio:.2} of the first size; checkpoints each second meanwhile");
+    print_stalls(&client).await;
+
+    run(&client, "ALTER SYSTEM SET checkpoint_interval = '1h'").await;
+    let full = timed_checkpoint(&client, "CHECKPOINT (FULL)", "full").await;
+    let changed = (keys / 100).max(1);
+    input.add(&server, &client, (0..changed).map(|i| i * 100 % keys)).await;
+    let part = timed_checkpoint(&client, "CHECKPOINT", "incremental").await;
+    println!(
+        "  checkpoint: full {:.3} s, {:.1} MB; after 1 % changed {:.3} s, {:.1} MB, stall {:.2} ms: {:.1} % of the time, {:.1} % of the bytes",
+        full.seconds,
+        full.megabytes,
+        part.seconds,
+        part.megabytes,
+        part.stall_ms,
+        part.seconds / full.seconds * 100.0,
+        part.megabytes / full.megabytes * 100.0
+    );
+
+    let (disk, started) = (usage::disk(&dir.path().join("db")), Instant::now());
+    run(&client, "SAVEPOINT before").await;
+    let (time, grown) = (started.elapsed(), usage::disk(&dir.path().join("db")).saturating_sub(disk));
+    println!("  savepoint: {:.3} s, {:.2} % more disk", time.as_secs_f64(), grown as f64 / disk as f64 * 100.0);
+
+    run(&client, "ALTER SYSTEM SET checkpoint_interval = '1s'").await;
+    input.add(&server, &client, 0..1000.min(keys)).await;
+    drop(client);
+    server.kill();
+    let started = Instant::now();
+    server.restart().await;
+    client = server.connect().await;
+    while rows(&client, "SELECT n FROM by_key WHERE key = 1").await.is_err() {
+        assert!(started.elapsed() < Duration::from_secs(300), "no answer after the restart");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let first = started.elapsed();
+    wait_for(&client, "SELECT n FROM total", &input.rows.to_string()).await;
+    let caught_up = started.elapsed();
+    println!("  kill -9: first answer after {:.3} s, caught up after {:.3} s", first.as_secs_f64(), caught_up.as_secs_f64());
+    assert_eq!(value(&client, "SELECT sum(n) FROM by_key").await, input.rows.to_string());
+    assert_eq!(value(&client, "SELECT count(*) FROM by_key").await, keys.to_string());
+    state
+}
+
+/// Files of events, each of them new to a followed source.
+struct Input {
+    dir: std::path::PathBuf,
+    rows: u64,
+    files: usize,
+}
+
+impl Input {
+    /// Writes a file and waits until all of it is visible; the CPU time that took.
+    async fn add(&mut self, server: &Server, client: &Client, keys: impl Iterator<Item = u64>) -> Duration {
+        let path = self.dir.join("next");
+        self.rows += write(&path, keys).unwrap();
+        let before = usage::cpu_time(server.process_id());
+        std::fs::rename(path, self.dir.join(format!("data/{:06}.csv", self.files))).unwrap();
+        self.files += 1;
+        let started = Instant::now();
+        while value(client, "SELECT n FROM total").await != self.rows.to_string() {
+            assert!(started.elapsed() < Duration::from_secs(1800), "the events are not read\n{}", server.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        usage::cpu_time(server.process_id()) - before
+    }
+}
+
+fn write(path: &Path, keys: impl Iterator<Item = u64>) -> std::io::Result<u64> {
+    use std::io::Write;
+    let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
+    let mut rows = 0;
+    for key in keys {
+        writeln!(out, "{key},{}", rows % 1000)?;
+        rows += 1;
+    }
+    out.flush()?;
+    Ok(rows)
+}
+
+struct Checkpoint {
+    seconds: f64,
+    stall_ms: f64,
+    megabytes: f64,
+}
+
+/// The newest first; of a kind: `incremental` or `full`.
+async fn checkpoints(client: &Client, kind: &str) -> Vec<Checkpoint> {
+    let sql = "SELECT extract(epoch FROM duration), extract(epoch FROM stall) * 1000, bytes FROM millpond.checkpoints";
+    let list = rows(client, &format!("{sql} WHERE error IS NULL AND kind = '{kind}' ORDER BY epoch DESC")).await.unwrap();
+    let number = |row: &[Option<String>], i: usize| row.get(i).cloned().flatten().and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
+    list.iter().map(|r| Checkpoint { seconds: number(r, 0), stall_ms: number(r, 1), megabytes: number(r, 2) / 1e6 }).collect()
+}
+
+async fn timed_checkpoint(client: &Client, statement: &str, kind: &str) -> Checkpoint {
+    run(client, statement).await;
+    checkpoints(client, kind).await.into_iter().next().expect("a checkpoint was made")
+}
+
+async fn print_stalls(client: &Client) {
+    let mut stalls = checkpoints(client, "incremental").await.iter().map(|c| c.stall_ms).collect::<Vec<_>>();
+    stalls.sort_by(f64::total_cmp);
+    let quantile = |q: f64| stalls.get((stalls.len() as f64 * q) as usize).copied().unwrap_or(0.0);
+    println!("  {} checkpoints so far: stall p50 {:.2} ms, p99 {:.2} ms", stalls.len(), quantile(0.5), quantile(0.99));
+}
