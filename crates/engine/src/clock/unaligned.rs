@@ -108,8 +108,9 @@ impl Clock {
         for Replay { epoch, transactions, published } in epochs {
             self.epoch = epoch;
             self.last_barrier = Instant::now();
-            self.transactions = transactions;
+            let later = std::mem::replace(&mut self.transactions, transactions);
             self.take_transactions(&mut []);
+            self.transactions = later;
             for (relation, delta) in published {
                 self.store.publish(relation, epoch, vec![delta]);
             }
