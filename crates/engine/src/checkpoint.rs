@@ -14,7 +14,7 @@ use crate::clock::Event;
 use crate::job::CheckpointInfo;
 use crate::stash::{self, Stashed};
 
-/// The engine's part of a checkpoint record: format 2.
+/// The engine's part of a checkpoint record: format 3.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Meta {
     version: u8,
@@ -23,6 +23,8 @@ pub(crate) struct Meta {
     pub leaders: Vec<(RelationId, Position)>,
     /// Of an unaligned checkpoint: the epochs that were on their way, and up to where the log is in them.
     pub epochs: Vec<(Epoch, u64)>,
+    /// Entries of its stash.
+    pub stashed: u32,
 }
 
 /// What a checkpoint knows of a job.
@@ -57,6 +59,14 @@ impl Backfilled {
     }
 }
 
+/// What checkpoints of format 2 held: all were aligned.
+#[derive(Deserialize)]
+struct Meta2 {
+    _version: u8,
+    jobs: Vec<JobMeta>,
+    leaders: Vec<(RelationId, Position)>,
+}
+
 /// What checkpoints of format 1 held: backfills began anew.
 #[derive(Deserialize)]
 struct Meta1 {
@@ -79,8 +89,14 @@ impl From<JobMeta1> for JobMeta {
 }
 
 impl Meta {
-    pub fn new(jobs: Vec<JobMeta>, leaders: Vec<(RelationId, Position)>, epochs: Vec<(Epoch, u64)>) -> Self {
-        Meta { version: 2, jobs, leaders, epochs }
+    /// Of an aligned checkpoint.
+    pub fn new(jobs: Vec<JobMeta>, leaders: Vec<(RelationId, Position)>) -> Self {
+        Meta { version: 3, jobs, leaders, epochs: vec![], stashed: 0 }
+    }
+
+    /// Of an unaligned one.
+    pub fn with_stash(self, epochs: Vec<(Epoch, u64)>, stashed: u32) -> Self {
+        Meta { epochs, stashed, ..self }
     }
 
     pub fn encode(&self) -> Result<Vec<u8>> {
@@ -93,9 +109,13 @@ impl Meta {
             None => Ok(Meta::default()),
             Some(1) => {
                 let meta: Meta1 = bincode::deserialize(bytes)?;
-                Ok(Meta::new(meta.jobs.into_iter().map(JobMeta::from).collect(), vec![], vec![]))
+                Ok(Meta::new(meta.jobs.into_iter().map(JobMeta::from).collect(), vec![]))
             }
-            Some(2) => Ok(bincode::deserialize(bytes)?),
+            Some(2) => {
+                let Meta2 { jobs, leaders, .. } = bincode::deserialize(bytes)?;
+                Ok(Meta::new(jobs, leaders))
+            }
+            Some(3) => Ok(bincode::deserialize(bytes)?),
             Some(v) => Err(Error::new(millpond_common::SqlState::DATA_CORRUPTED, format!("checkpoint of unknown version {v}"))
                 .with_hint("This data directory was written by a newer Millpond.")),
         }
@@ -125,7 +145,7 @@ pub(crate) struct Frozen {
     pub stall: Duration,
     pub is_aligned: bool,
     /// What waited in the jobs.
-    pub stash: Vec<Stashed>,
+    pub stash: Arc<Vec<Stashed>>,
 }
 
 /// How a commit ended.
@@ -176,10 +196,8 @@ mod tests {
         backfilled.append(vec![Unread::default(), Unread::all(5..9)], 100);
         backfilled.append(vec![Unread::default(), Unread::all(200..256)], 11);
         let job = JobMeta { id: JobId(7), level: false, failed: None, positions: vec![], backfilled: Some(backfilled) };
-        let again = Meta::new(vec![job], vec![(RelationId(3), Position(vec![1]))], vec![(8, 1)])
-            .encode()
-            .and_then(|bytes| Meta::decode(&bytes))
-            .ok();
+        let meta = Meta::new(vec![job], vec![(RelationId(3), Position(vec![1]))]).with_stash(vec![(8, 1)], 5);
+        let again = meta.encode().and_then(|bytes| Meta::decode(&bytes)).ok();
         let job = again.as_ref().and_then(|m| m.job(JobId(7))?.backfilled.as_ref());
         assert!(job.is_some_and(|b| b.rows == 111 && b.unread.len() == 2 && b.unread[0].is_empty()), "{again:?}");
         assert_eq!(

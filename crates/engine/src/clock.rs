@@ -106,8 +106,10 @@ pub(crate) struct RestoredJob {
     pub backfilled: Option<Backfilled>,
     /// Where sources' leaders were.
     pub leaders: Arc<Vec<(RelationId, Position)>>,
-    /// What waited when the checkpoint was made; `None`: it was aligned.
-    pub stash: Option<Arc<Vec<Stashed>>>,
+    /// The newest epoch whose input is in its state or in the stash.
+    pub inputs: Epoch,
+    /// What waited when the checkpoint was made; nothing if it was aligned.
+    pub stash: Arc<Vec<Stashed>>,
 }
 
 /// A job as the clock knows it.
@@ -154,8 +156,13 @@ struct Job {
 /// From where a job can go on.
 #[derive(Clone)]
 struct Saved {
+    /// What its relation, and those that it reads, are as of.
     epoch: Epoch,
+    /// Its state and its stash have the input up to this one.
+    inputs: Epoch,
     positions: Vec<(RelationId, Position)>,
+    /// Of all jobs; nothing if the checkpoint was aligned.
+    stash: Arc<Vec<Stashed>>,
 }
 
 /// What is kept of a failed job until its restart.
@@ -182,6 +189,8 @@ struct InFlight {
     waiting: usize,
     /// Transactions up to this number are in it.
     log_seq: u64,
+    /// Rows that sources gave to jobs in it.
+    source_rows: u64,
     checkpoint: Option<Barrier>,
 }
 
@@ -377,16 +386,17 @@ impl Clock {
             || (!self.is_memory_tight() && self.readers.iter().any(|r| r.has_input() && self.may_take(r)))
     }
 
-    /// Whether another epoch may be on its way.
-    fn has_room(&self) -> bool {
-        self.pausing.is_none() && self.in_flight.len() < self.epochs_in_flight_max()
+    /// Whether another epoch may be on its way. An unaligned checkpoint's need not wait for one of the others.
+    fn has_room(&self, checkpoint: bool) -> bool {
+        let max = self.epochs_in_flight_max() + usize::from(checkpoint && self.is_unaligned());
+        self.pausing.is_none() && self.in_flight.len() < max
     }
 
     /// How long nothing can become due; `None`: until an event comes.
     fn time_to_wait(&self) -> Option<Duration> {
-        let room = self.has_room();
+        let room = self.has_room(false);
         let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
-        let checkpoint = self.time_to_checkpoint().filter(|_| room);
+        let checkpoint = self.time_to_checkpoint().filter(|_| self.has_room(true));
         let backfill = self.time_to_backfill().filter(|_| room);
         [epoch, checkpoint, backfill, self.time_to_timeout(), self.time_to_restart()].into_iter().flatten().min()
     }
@@ -417,9 +427,8 @@ impl Clock {
             return;
         }
         let checkpoint = self.checkpoint_due();
-        let room = self.has_room();
         let epoch = self.has_input() && self.last_barrier.elapsed() >= EPOCH_INTERVAL_MIN;
-        if room && (checkpoint || epoch) {
+        if self.has_room(checkpoint) && (checkpoint || epoch) {
             self.make_epoch(checkpoint);
         }
     }

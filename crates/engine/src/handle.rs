@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::checkpoint::Meta;
 use crate::clock::{Clock, ClockStart, Control, Event, Replay, RestoredJob};
-use crate::dead_letters::{DeadLetter, DeadLetters};
+use crate::dead_letters::{DEAD_LETTERS, DeadLetter, DeadLetters};
 use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, JobState, OperatorInfo, OperatorStats, SourceInfo, SourceSpec};
 use crate::log::{self, Changes, LogRequest};
 use crate::messages::Report;
@@ -112,8 +112,8 @@ fn going_on(meta: &Meta, store: &Store, jobs: &[JobSpec]) -> BTreeSet<JobId> {
 /// The epochs that an unaligned checkpoint found on their way. Their transactions leave the tail.
 fn replays(meta: &Meta, stash: &[Stashed], jobs: &BTreeSet<JobId>, tail: &mut Vec<(u64, Changes)>) -> Vec<Replay> {
     let published = |epoch| {
-        stash.iter().filter(move |s| s.epoch == epoch && jobs.contains(&s.job)).filter_map(|s| match s.place {
-            Place::Published(relation) => Some((relation, s.delta.clone())),
+        stash.iter().filter(move |s| s.epoch == epoch).filter_map(|s| match s.place {
+            Place::Published(relation) if relation == DEAD_LETTERS || jobs.contains(&s.job) => Some((relation, s.delta.clone())),
             _ => None,
         })
     };
@@ -170,8 +170,7 @@ impl Engine {
             tail.push((*seq, changes));
         }
         let going_on = going_on(&meta, &store, &jobs);
-        let stash = Arc::new(stash::load(&store)?);
-        let stashed = stash.len() as u32;
+        let stash = Arc::new(stash::load(&store, meta.stashed)?);
         for spec in &jobs {
             if !going_on.contains(&spec.id) {
                 let tables = spec.first_state_table..spec.first_state_table + state_table_count(&spec.plan)?;
@@ -191,7 +190,8 @@ impl Engine {
         let (of_store, of_events, of_shared) = (Arc::clone(&store), events.clone(), Arc::clone(&shared));
         spawn("log", Box::new(move || log::run(&of_store, &log_requests, &of_events, &of_shared.acknowledged)))?;
         let (of_store, of_events) = (Arc::clone(&store), events.clone());
-        spawn("committer", Box::new(move || checkpoint::run(&of_store, &commits, &of_events, stashed)))?;
+        spawn("committer", Box::new(move || checkpoint::run(&of_store, &commits, &of_events, meta.stashed)))?;
+        let letters = stash.iter().filter(|s| s.place == Place::Published(DEAD_LETTERS)).map(|s| &s.delta);
         let clock = Clock::new(ClockStart {
             store: Arc::clone(&store),
             shared: Arc::clone(&shared),
@@ -203,7 +203,7 @@ impl Engine {
             epoch: recovered.epoch,
             log_seq: recovered.log_tail.first().map_or(0, |(seq, _)| seq.saturating_sub(1)),
             settings: config.settings,
-            dead_letters: DeadLetters::load(&store.read_view())?,
+            dead_letters: DeadLetters::load(&store.read_view(), letters)?,
         });
         let engine = Engine { store, events, log, shared };
         tables.into_iter().try_for_each(|t| engine.control(Control::CreateTable(t)))?;
@@ -214,7 +214,7 @@ impl Engine {
         let leaders = Arc::new(meta.leaders.clone());
         let goes_on = going_on.iter().map(|j| j.id).collect::<BTreeSet<_>>();
         let mut replays = replays(&meta, &stash, &goes_on, &mut tail);
-        let stash = (!meta.epochs.is_empty()).then_some(stash);
+        let inputs = meta.epochs.last().map_or(recovered.epoch, |(epoch, _)| *epoch);
         for spec in going_on.into_iter().chain(anew) {
             if !goes_on.contains(&spec.id) && !replays.is_empty() {
                 engine.control(Control::Replay(std::mem::take(&mut replays)))?;
@@ -225,7 +225,8 @@ impl Engine {
                 failed: j.failed.clone(),
                 backfilled: j.backfilled.clone(),
                 leaders: Arc::clone(&leaders),
-                stash: stash.clone(),
+                inputs,
+                stash: Arc::clone(&stash),
             });
             let restored = restored.map(Box::new);
             let (reply, answer) = oneshot::channel();
@@ -243,8 +244,7 @@ impl Engine {
             }
         }
         // Nobody may read before what was answered is there again.
-        let last = meta.epochs.last().map_or(0, |(epoch, _)| *epoch);
-        while engine.shared.newest().0 < last || engine.shared.newest().1 < newest {
+        while engine.shared.newest().0 < inputs || engine.shared.newest().1 < newest {
             if let Some(result) = engine.shared.ended.borrow().clone() {
                 return result.and(Err(stopped()));
             }

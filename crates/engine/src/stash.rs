@@ -1,11 +1,13 @@
 //! What an unaligned checkpoint holds of epochs that were on their way, and how it is stored: one state table for all
 //! jobs, which is written anew with every such checkpoint and emptied by the next aligned one.
 
-use millpond_common::{Delta, Epoch, JobId, RelationId, Result, StateTableId, VNODE_COUNT};
-use millpond_state::{Entries, FrozenTable, Store, StoredTable, TableLookup};
-use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+use arrow::array::Int64Array;
+use millpond_common::{Delta, Epoch, JobId, RelationId, Result, StateTableId, VNODE_COUNT};
+use millpond_state::{Entries, Frame, FrozenTable, Store, StoredTable, TableLookup};
+use serde::{Deserialize, Serialize};
 
 use crate::dataflow::{decode_chunk, encode_chunk};
 
@@ -32,10 +34,12 @@ pub(crate) struct Stashed {
     pub delta: Delta,
 }
 
-/// The same in the store: format 1.
+/// What each entry in the store begins with.
+const FRAME: Frame = Frame { magic: b"MPST", version: 1, what: "a checkpoint's stash" };
+
+/// The same in the store.
 #[derive(Serialize, Deserialize)]
 struct Stored {
-    version: u8,
     job: JobId,
     place: Place,
     epoch: Epoch,
@@ -43,6 +47,7 @@ struct Stored {
     rows: Vec<u8>,
 }
 
+/// Behind the virtual node that all keys begin with.
 fn key(number: u32) -> Vec<u8> {
     [&[0], &number.to_be_bytes()[..]].concat()
 }
@@ -51,8 +56,8 @@ fn key(number: u32) -> Vec<u8> {
 pub(crate) fn encode(stash: &[Stashed], before: u32) -> Result<FrozenTable> {
     let mut entries = Entries::new();
     for (number, Stashed { job, place, epoch, delta }) in (0..).zip(stash) {
-        let stored = Stored { version: 1, job: *job, place: *place, epoch: *epoch, rows: encode_chunk(delta)? };
-        let value = bincode::serialize(&stored)?;
+        let stored = Stored { job: *job, place: *place, epoch: *epoch, rows: encode_chunk(delta)? };
+        let value = FRAME.seal(&bincode::serialize(&stored)?);
         entries.put(|out| out.extend(key(number)), |out| out.extend(value));
     }
     for number in (stash.len() as u32)..before {
@@ -61,17 +66,26 @@ pub(crate) fn encode(stash: &[Stashed], before: u32) -> Result<FrozenTable> {
     Ok(FrozenTable { table: STASH, entries })
 }
 
-/// What the last checkpoint has.
-pub(crate) fn load(store: &Arc<Store>) -> Result<Vec<Stashed>> {
+/// What the last checkpoint has, which says how many entries these are.
+pub(crate) fn load(store: &Arc<Store>, count: u32) -> Result<Vec<Stashed>> {
     let mut stash = Vec::new();
     TableLookup::new(store, STASH, 0..VNODE_COUNT).walk(&[], &mut |_, value| {
-        let Stored { version, job, place, epoch, rows } = bincode::deserialize(value)?;
-        if version != 1 {
-            let message = format!("waiting rows of unknown version {version}");
-            return Err(millpond_common::Error::new(millpond_common::SqlState::DATA_CORRUPTED, message));
-        }
+        let Stored { job, place, epoch, rows } = bincode::deserialize(FRAME.open(value)?)?;
         stash.push(Stashed { job, place, epoch, delta: decode_chunk(&rows)? });
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(stash)
+    if stash.len() == count as usize { Ok(stash) } else { Err(FRAME.damaged()) }
+}
+
+/// What a job's inputs had given it in epochs that their relations, as they were committed, do not contain, with the opposite sign:
+/// their changes after the commit are, together with this, what the job has not got.
+pub(crate) fn received(stash: &[Stashed], reads: &[RelationId]) -> Vec<(RelationId, Delta)> {
+    let of_input = |s: &Stashed| match s.place {
+        Place::Published(relation) if reads.contains(&relation) => {
+            let weights = Int64Array::from_iter_values((0..s.delta.len()).map(|i| -s.delta.weight(i)));
+            Some((relation, Delta::new(s.delta.batch.clone(), Some(weights))))
+        }
+        _ => None,
+    };
+    stash.iter().filter_map(of_input).collect()
 }

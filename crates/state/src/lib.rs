@@ -52,6 +52,7 @@ pub mod store;
 pub mod tables;
 mod tiers;
 
+pub use frame::Frame;
 pub use lookup::TableLookup;
 pub use options::{Compression, StoreOptions, Tuning};
 pub use part::{KeySplitter, Unread};

@@ -1,15 +1,16 @@
 //! When a checkpoint is due, and what becomes of it: committed in order, or abandoned when it takes too long.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millpond_common::{Error, SqlState};
 use millpond_state::Checkpoint;
 use millpond_state::failpoint::failpoint;
 
-use super::unaligned::Cut;
 use super::{Barrier, Clock, InFlight, Saved};
 use crate::checkpoint::{Committed, Frozen, Meta};
 use crate::job::{CheckpointInfo, JobState};
+use crate::stash;
 
 impl Clock {
     /// Checkpoints that are collecting state or being committed.
@@ -107,8 +108,8 @@ impl Clock {
     fn send_checkpoint(&mut self, done: &InFlight, barrier: Barrier) {
         let Barrier { mut jobs, resumable, mut tables, leaders, started, started_at, stall, cut, abandoned, .. } = barrier;
         let is_aligned = cut.is_none();
-        let Cut { epoch, log_seq, epochs, stash } =
-            cut.unwrap_or_else(|| Cut { epoch: done.epoch, log_seq: done.log_seq, ..Cut::default() });
+        let (epoch, log_seq) = cut.as_ref().map_or((done.epoch, done.log_seq), |cut| (cut.epoch, cut.log_seq));
+        let (epochs, stash) = cut.map(|cut| (cut.epochs, Arc::new(cut.stash))).unwrap_or_default();
         self.carried.append(&mut tables);
         if abandoned {
             self.dirty = true;
@@ -116,16 +117,12 @@ impl Clock {
         }
         for meta in &mut jobs {
             let Some(job) = self.jobs.get_mut(&meta.id) else { continue };
-            if !is_aligned {
-                // Its state is in the middle of epochs: only all jobs together can go on from there.
-                job.saved = None;
-                job.held.clear();
-            }
             if job.recovery.is_none() && !matches!(job.state, JobState::Failed(_)) {
-                if is_aligned && resumable.contains(&meta.id) {
-                    job.saved = Some(Saved { epoch: done.epoch, positions: meta.positions.clone() });
-                    job.held.clear();
-                    job.held_until = done.epoch;
+                if resumable.contains(&meta.id) {
+                    let positions = meta.positions.clone();
+                    job.saved = Some(Saved { epoch, inputs: done.epoch, positions, stash: Arc::clone(&stash) });
+                    job.held = stash::received(&stash, &job.edges.reads);
+                    job.held_until = epoch;
                 }
                 if meta.level {
                     job.history.recovered();
@@ -142,7 +139,7 @@ impl Clock {
         failpoint("checkpoint-collected");
         self.hold_changes(epoch);
         // Encoding plain numbers and bytes into memory does not fail.
-        let meta = Meta::new(jobs, leaders, epochs).encode().unwrap_or_default();
+        let meta = Meta::new(jobs, leaders).with_stash(epochs, stash.len() as u32).encode().unwrap_or_default();
         let checkpoint = Checkpoint { epoch, log_seq, meta, frozen: std::mem::take(&mut self.carried) };
         self.committing += 1;
         if self.committer.as_ref().is_none_or(|c| c.send(Frozen { checkpoint, started, started_at, stall, is_aligned, stash }).is_err()) {

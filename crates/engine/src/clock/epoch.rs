@@ -25,9 +25,11 @@ impl Clock {
         let mut inputs: Vec<Vec<JobInput>> = (0..self.workers.count()).map(|_| Vec::new()).collect();
         self.take_replays(&mut inputs);
         self.take_transactions(&mut inputs);
+        let before = self.source_rows;
         if !self.is_memory_tight() {
             self.take_source_rows(&mut inputs);
         }
+        let rows = self.source_rows - before;
         for (epoch, _) in self.flushes.iter_mut().filter(|(epoch, _)| epoch.is_none()) {
             *epoch = Some(self.epoch);
         }
@@ -38,7 +40,9 @@ impl Clock {
         let unaligned = checkpoint && self.is_unaligned();
         let barrier = late.or_else(|| checkpoint.then(|| self.barrier()));
         if checkpoint {
-            (self.dirty, self.checkpoint_soon, self.source_rows) = (false, false, 0);
+            (self.dirty, self.checkpoint_soon) = (false, false);
+            // What an unaligned checkpoint leaves in stashes still takes its share of memory.
+            self.source_rows = if unaligned { rows + self.in_flight.iter().map(|f| f.source_rows).sum::<u64>() } else { 0 };
             self.last_checkpoint = self.last_barrier;
             let epoch = self.epoch;
             self.checkpoint_waiters.extend(self.checkpoint_wanted.drain(..).map(|reply| (epoch, reply)));
@@ -50,6 +54,7 @@ impl Clock {
             begun: self.last_barrier,
             waiting,
             log_seq: self.log_seq,
+            source_rows: rows,
             checkpoint: barrier,
         });
         if silent {

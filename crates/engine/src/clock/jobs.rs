@@ -16,7 +16,7 @@ use crate::job::{JobHandle, JobInfo, JobProgress, JobSpec, JobState, SourceInfo,
 use crate::messages::Command;
 use crate::pipeline::{self, Edges};
 use crate::restart::History;
-use crate::stash::Stashed;
+use crate::stash::{self, Stashed};
 
 impl Clock {
     pub(super) fn control(&mut self, control: Control) {
@@ -98,9 +98,14 @@ impl Clock {
         let (progress, receiver) = watch::channel(JobProgress { state: state.clone(), rows_done: 0, rows_total: None });
         let is_restored = restored.is_some();
         let goes_on = matches!(state, JobState::Backfilling) && is_restored;
-        let stash = restored.as_ref().and_then(|r| r.stash.clone());
-        let saved =
-            restored.filter(|_| attached && !goes_on && stash.is_none()).map(|r| Saved { epoch: self.epoch, positions: r.positions });
+        let stash = restored.as_ref().map(|r| Arc::clone(&r.stash)).unwrap_or_default();
+        let saved = restored.filter(|_| attached && !goes_on).map(|r| Saved {
+            epoch: self.epoch,
+            inputs: r.inputs,
+            positions: r.positions,
+            stash: r.stash,
+        });
+        let held = saved.as_ref().map(|s| stash::received(&s.stash, &edges.reads)).unwrap_or_default();
         let id = spec.id;
         tracing::info!(job = id.0, view = spec.name, restored = is_restored, "job created");
         let job = Job {
@@ -123,14 +128,14 @@ impl Clock {
             creating: !is_restored || goes_on,
             history: History::default(),
             recovery: None,
-            held: Vec::new(),
+            held,
             held_until: self.epoch,
             replay: Vec::new(),
             spec,
         };
         self.jobs.insert(id, job);
         if attached {
-            self.attach(id, stash.unwrap_or_default());
+            self.attach(id, stash);
         }
         self.connect();
         Ok(JobHandle { progress: receiver })

@@ -1,10 +1,12 @@
 //! The clock's part of an unaligned checkpoint (see `dataflow/unaligned.rs`), and of a start from one.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use millpond_common::{Delta, Epoch, RelationId};
+use millpond_common::{Delta, Epoch, JobId, RelationId};
 
 use super::{Clock, InFlight};
+use crate::dead_letters::DEAD_LETTERS;
 use crate::job::JobState;
 use crate::log::Changes;
 use crate::messages::{Command, EpochCommand};
@@ -44,13 +46,14 @@ impl Clock {
     }
 
     /// Whether the next checkpoint need not wait for the epochs before it. What somebody waits for is aligned, so that all that was
-    /// written before is in its relations; so is the last one, and those while views are being filled or restarted.
+    /// written before is in its relations; so is the last one, those while views are being filled or restarted, and those that are to
+    /// make room in memory, which stashes take.
     pub(super) fn is_unaligned(&self) -> bool {
         let is_wanted = !self.checkpoint_wanted.is_empty() || self.shutdown.is_some();
-        let calm = self.jobs.values().all(|j| j.recovery.is_none() && (!j.attached || matches!(j.state, JobState::Running)));
-        let keeps_letters = self.sources.values().any(|s| s.options.get("on_error").is_some_and(|o| o == "dead_letter"));
+        let calm = self.jobs.values().all(|j| !j.attached || (matches!(j.state, JobState::Running) && !j.is_out()));
         let mode = self.settings.get("checkpoint_mode").is_ok_and(|mode| mode == "unaligned");
-        mode && !is_wanted && calm && !keeps_letters && !self.in_flight.is_empty() && self.checkpoints_on_their_way() == 0
+        let alone = !self.in_flight.is_empty() && self.checkpoints_on_their_way() == 0;
+        mode && !is_wanted && alone && calm && !self.is_memory_tight()
     }
 
     pub(super) fn pause(&mut self, epoch: Epoch) {
@@ -86,10 +89,10 @@ impl Clock {
         let mut cut = Cut { epoch: visible, log_seq, epochs: Vec::new(), stash: pausing.stash };
         for flight in self.in_flight.iter().filter(|f| f.epoch > visible && f.epoch <= epoch) {
             cut.epochs.push((flight.epoch, flight.log_seq));
-            for job in self.jobs.values() {
-                let relation = job.spec.output.id;
+            let letters = (JobId(DEAD_LETTERS.0), DEAD_LETTERS);
+            for (job, relation) in self.jobs.values().map(|j| (j.spec.id, j.spec.output.id)).chain([letters]) {
                 let published = self.store.changes(relation, flight.epoch - 1, flight.epoch).into_iter();
-                let stashed = |delta| Stashed { job: job.spec.id, place: Place::Published(relation), epoch: flight.epoch, delta };
+                let stashed = |delta| Stashed { job, place: Place::Published(relation), epoch: flight.epoch, delta };
                 cut.stash.extend(published.map(stashed));
             }
         }
@@ -97,8 +100,9 @@ impl Clock {
             && let Some(mut barrier) = flight.checkpoint.take()
         {
             barrier.cut = Some(cut);
-            let (begun, log_seq) = (flight.begun, flight.log_seq);
-            self.collecting.push_back(InFlight { epoch, begun, waiting: 0, log_seq, checkpoint: Some(barrier) });
+            let done =
+                InFlight { epoch, begun: flight.begun, waiting: 0, log_seq: flight.log_seq, source_rows: 0, checkpoint: Some(barrier) };
+            self.collecting.push_back(done);
         }
         self.workers.send(|_| Command::Resume);
     }
@@ -114,14 +118,13 @@ impl Clock {
             for (relation, delta) in published {
                 self.store.publish(relation, epoch, vec![delta]);
             }
-            let active = std::sync::Arc::new(
-                self.order.iter().filter(|id| self.jobs.get(id).is_some_and(|j| j.attached)).copied().collect::<Vec<_>>(),
-            );
+            let attached = |id: &&JobId| self.jobs.get(id).is_some_and(|j| j.attached);
+            let active = Arc::new(self.order.iter().filter(attached).copied().collect::<Vec<_>>());
             let (begun, waiting, log_seq) = (self.last_barrier, self.workers.count(), self.log_seq);
-            self.in_flight.push_back(InFlight { epoch, begun, waiting, log_seq, checkpoint: None });
+            self.in_flight.push_back(InFlight { epoch, begun, waiting, log_seq, source_rows: 0, checkpoint: None });
             self.dirty = true;
             self.workers.send(|_| {
-                let active = std::sync::Arc::clone(&active);
+                let active = Arc::clone(&active);
                 Command::Epoch(EpochCommand { epoch, active, inputs: vec![], backfill: None, checkpoint: false, unaligned: false })
             });
         }

@@ -104,7 +104,7 @@ impl LocalJob {
             table.handle.borrow_mut().attach(Rc::new(lookup), unread.is_some());
         }
         let outputs = stash.iter().filter(|s| s.place == Place::Output).enumerate();
-        outputs.filter(|(at, _)| at % workers == index).for_each(|(_, s)| export.put(s.epoch, s.delta.clone()));
+        outputs.filter(|(at, _)| at % workers == index).for_each(|(_, s)| export.put(s.epoch.max(from), s.delta.clone()));
         LocalJob {
             spec,
             from,
@@ -280,7 +280,7 @@ impl<'scope> Graph<'_, 'scope> {
                 let inputs = node.inputs.clone().into_iter().enumerate();
                 let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(node, port))).collect::<Vec<_>>();
                 let routes = inputs.iter().map(|(_, route)| route.clone()).collect::<Vec<_>>();
-                let stash = unaligned::restore(self.stash, at, &routes, (self.index, self.workers));
+                let stash = unaligned::restore(self.stash, at, &routes, self.from, (self.index, self.workers));
                 self.stashes.push((at, Rc::clone(&stash)));
                 let context = StatefulContext {
                     failure: self.failure.clone(),

@@ -92,13 +92,18 @@ impl Pause {
         Pause { epoch, since: Instant::now(), taken: traffic.taken(), still: 0, told: None }
     }
 
+    /// Whether nothing happens any more.
+    pub fn is_still(&self) -> bool {
+        self.still >= STILL_STEPS
+    }
+
     /// After a step: what to tell the clock, if that is news.
     pub fn look(&mut self, traffic: &Traffic) -> Option<(Vec<u64>, u64)> {
         let taken = traffic.taken();
         self.still = if taken == self.taken { self.still.saturating_add(1) } else { 0 };
         self.taken = taken;
         let now = traffic.exchanged();
-        if self.still < STILL_STEPS || self.told.as_ref() == Some(&now) {
+        if !self.is_still() || self.told.as_ref() == Some(&now) {
             return None;
         }
         self.told = Some(now.clone());
@@ -109,9 +114,15 @@ impl Pause {
 /// An operator's input that it has not worked on: by epoch and port.
 pub(super) type Stash = Rc<RefCell<BTreeMap<Epoch, Vec<Vec<Delta>>>>>;
 
-/// This worker's part of what waited at an operator when a checkpoint was made. `routes`: by which columns its ports' rows are
-/// distributed.
-pub(super) fn restore(all: &[&Stashed], node: usize, routes: &[Option<Vec<usize>>], (worker, workers): (usize, usize)) -> Stash {
+/// This worker's part of what waited at an operator when a checkpoint was made; of epochs before `from`, it waits in that one.
+/// `routes`: by which columns its ports' rows are distributed.
+pub(super) fn restore(
+    all: &[&Stashed],
+    node: usize,
+    routes: &[Option<Vec<usize>>],
+    from: Epoch,
+    (worker, workers): (usize, usize),
+) -> Stash {
     let stash = Stash::default();
     for Stashed { place, epoch, delta, .. } in all {
         let Place::Port { node: of, port } = *place else { continue };
@@ -120,7 +131,8 @@ pub(super) fn restore(all: &[&Stashed], node: usize, routes: &[Option<Vec<usize>
         // Rows of a stash were in a batch before.
         let mine = delta.filter(&mine).expect("a mask is as long as its delta");
         if !mine.is_empty()
-            && let Some(deltas) = stash.borrow_mut().entry(*epoch).or_insert_with(|| vec![Vec::new(); routes.len()]).get_mut(port as usize)
+            && let Some(deltas) =
+                stash.borrow_mut().entry(from.max(*epoch)).or_insert_with(|| vec![Vec::new(); routes.len()]).get_mut(port as usize)
         {
             deltas.push(mine);
         }

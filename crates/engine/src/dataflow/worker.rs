@@ -169,7 +169,7 @@ impl Loop {
 
     /// Whether there is something to do without any input.
     fn is_busy(&self) -> bool {
-        self.draining.is_some() || self.pause.is_some() || self.residency.is_busy(&self.jobs)
+        self.draining.is_some() || self.pause.as_ref().is_some_and(|p| !p.is_still()) || self.residency.is_busy(&self.jobs)
     }
 
     fn seal_waits(&self) -> bool {
