@@ -89,8 +89,8 @@ pub(crate) enum Report {
     Evicted { state_bytes: u64 },
     /// Paused: chunks sent to each worker so far, and received.
     Quiet { epoch: Epoch, sent: Vec<u64>, received: u64 },
-    /// Sealed: what waits at operators, of epochs up to this one.
-    Sealed { epoch: Epoch, stash: Vec<Stashed> },
+    /// Sealed: what waits at operators, of epochs up to this one. `failed`: as above; nothing of such a job belongs to the checkpoint.
+    Sealed { epoch: Epoch, stash: Vec<Stashed>, failed: Vec<(JobId, Error)> },
     /// What changed since the last checkpoint, as of this epoch's end. Comes when all of it is encoded, later than `EpochDone`.
     /// `unread`: by job, what its scans had not read at that time, and how many rows they had since the server's start.
     Frozen { epoch: Epoch, tables: Vec<FrozenTable>, unread: Vec<(JobId, Vec<Unread>, u64)>, stall: Duration },

@@ -32,7 +32,7 @@ pub(super) struct LocalJob {
     pub export: Export,
     pub failure: Failure,
     /// Whether the failure has been reported.
-    pub failure_told: bool,
+    failure_told: bool,
     /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
     tables: Vec<Table>,
@@ -119,6 +119,13 @@ impl LocalJob {
             state_bytes: 0,
             dataflow,
         }
+    }
+
+    /// Its failure, when that is asked for the first time.
+    pub fn new_failure(&mut self) -> Option<Error> {
+        let error = self.failure.get().filter(|_| !self.failure_told)?;
+        self.failure_told = true;
+        Some(error)
     }
 
     pub fn drop_from(self, worker: &mut Worker) {

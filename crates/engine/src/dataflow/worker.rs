@@ -203,7 +203,8 @@ impl Loop {
             Command::Seal(epoch) => {
                 self.seal(epoch);
                 let stash = self.jobs.values().flat_map(LocalJob::stash).collect();
-                (self.report)(Report::Sealed { epoch, stash });
+                let failed = self.jobs.iter_mut().filter_map(|(id, job)| Some((*id, job.new_failure()?))).collect();
+                (self.report)(Report::Sealed { epoch, stash, failed });
             }
             Command::Resume => self.resume(),
             Command::Warm { max } => self.residency.warm_up_to(max),
@@ -319,12 +320,7 @@ impl Loop {
         for id in active {
             let Some(job) = self.jobs.get_mut(id) else { continue };
             job.measure();
-            if let Some(error) = job.failure.get()
-                && !job.failure_told
-            {
-                job.failure_told = true;
-                failed.push((*id, error));
-            }
+            failed.extend(job.new_failure().map(|error| (*id, error)));
             if job.backfilling {
                 let (rows, done) = job.backfill_progress(epoch);
                 job.backfilling = !done;
