@@ -60,7 +60,6 @@ const fn setting(name: &'static str, default: &'static str, kind: Kind, scope: S
 /// All settings, by name.
 pub const SETTINGS: &[Setting] = &[
     setting("application_name", "", Kind::Text, Scope::Session, "Name that the client gives itself."),
-    setting("background_ddl", "off", Kind::Bool, Scope::Session, "CREATE MATERIALIZED VIEW returns before the view has caught up."),
     setting(
         "backfill_rate_limit",
         "0",
@@ -68,6 +67,7 @@ pub const SETTINGS: &[Setting] = &[
         Scope::System,
         "Rows a second that a new view reads of what its inputs hold already; 0 = as many as it can.",
     ),
+    setting("background_ddl", "off", Kind::Bool, Scope::Session, "CREATE MATERIALIZED VIEW returns before the view has caught up."),
     setting("bytea_output", "hex", Kind::OneOf(&["hex"]), Scope::Session, "Output format of bytea."),
     setting("checkpoint_interval", "1s", Kind::Positive, Scope::System, "Time between the barriers of two checkpoints."),
     setting(

@@ -2,11 +2,12 @@
 //! has, and DataFusion's rules decorrelate subqueries and push filters and projections down.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility, cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Projection, Sort, Volatility, cast};
 use datafusion::optimizer::Optimizer;
 use millpond_common::{Error, Result};
 
@@ -31,7 +32,7 @@ const UNWANTED: [&str; 8] = [
 
 pub(super) fn prepare(planner: &Planner<'_>, plan: LogicalPlan) -> Result<LogicalPlan> {
     check(&plan)?;
-    let plan = exact_types(plan).map_err(from_datafusion)?;
+    let plan = settled_order(plan).and_then(exact_types).map_err(from_datafusion)?;
     let state = planner.context.state();
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {}).map_err(from_datafusion)?;
     let unwanted = UNWANTED.into_iter().collect::<HashSet<_>>();
@@ -89,6 +90,25 @@ fn one_row(plan: &LogicalPlan) -> Result<()> {
             "Make it one row with max(), min() or another aggregate, or write a join.",
         )),
     }
+}
+
+/// Columns that only ORDER BY needs come from a hash set, behind those of the select list: by name instead, as one
+/// query has one plan and one fingerprint.
+fn settled_order(plan: LogicalPlan) -> DfResult<LogicalPlan> {
+    let settled = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::Projection(shown) = &node else { return Ok(Transformed::no(node)) };
+        let LogicalPlan::Sort(sort) = shown.input.as_ref() else { return Ok(Transformed::no(node)) };
+        let LogicalPlan::Projection(sorted) = sort.input.as_ref() else { return Ok(Transformed::no(node)) };
+        if sorted.expr.len() < shown.expr.len() + 2 {
+            return Ok(Transformed::no(node));
+        }
+        let mut expr = sorted.expr.clone();
+        expr[shown.expr.len()..].sort_by_cached_key(|e| e.to_string());
+        let input = LogicalPlan::Projection(Projection::try_new(expr, sorted.input.clone())?);
+        let input = LogicalPlan::Sort(Sort { expr: sort.expr.clone(), input: Arc::new(input), fetch: sort.fetch });
+        Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(shown.expr.clone(), Arc::new(input))?)))
+    })?;
+    Ok(settled.data)
 }
 
 /// Casts expressions whose type is none of SQL's, so that no such value reaches an operator's state.
