@@ -171,6 +171,9 @@ impl Engine {
         }
         let going_on = going_on(&meta, &store, &jobs);
         let stash = Arc::new(stash::load(&store, meta.stashed)?);
+        if !meta.epochs.is_empty() {
+            tracing::info!(epochs = meta.epochs.len(), chunks = stash.len(), "the last checkpoint was unaligned: its epochs come first");
+        }
         for spec in &jobs {
             if !going_on.contains(&spec.id) {
                 let tables = spec.first_state_table..spec.first_state_table + state_table_count(&spec.plan)?;
