@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -14,6 +15,9 @@ use crate::workload::statements::{Kind, World};
 
 /// Statements after which a step must have been reached.
 const STEPS_MAX: usize = 150;
+
+/// Longest wait for an upload to come to a step.
+const UPLOAD_MAX: Duration = Duration::from_secs(20);
 
 /// Steps with these names belong to these statements; others are reached by writing.
 const WANTED: [(&str, Kind); 14] = [
@@ -91,7 +95,9 @@ impl Place {
                 return Err(Finding::Misbehaved(format!("a statement failed: {error}")));
             }
         }
-        let reached = self.victim.server.log_since(before).contains(&format!("failpoint {point} reached"));
+        // Uploads have a pace of their own.
+        let patience = if point.starts_with("remote") { UPLOAD_MAX } else { Duration::ZERO };
+        let reached = self.victim.server.logs(before, &format!("failpoint {point} reached"), patience).await;
         self.victim.restart(&[]).await?;
         self.victim.verify().await?;
         Ok(reached)
