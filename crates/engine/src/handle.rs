@@ -124,6 +124,12 @@ fn replays(meta: &Meta, stash: &[Stashed], jobs: &BTreeSet<JobId>, tail: &mut Ve
     meta.epochs.iter().map(&mut replay).collect()
 }
 
+/// The jobs whose relations a checkpoint has as their queries say: they were neither being filled nor failed.
+pub fn running_in(recovered: &Recovered) -> Result<BTreeSet<JobId>> {
+    let meta = Meta::decode(&recovered.meta)?;
+    Ok(meta.jobs.iter().filter(|j| j.level && j.failed.is_none()).map(|j| j.id).collect())
+}
+
 /// How many state tables a plan needs: a job's numbers are `first_state_table` and the following.
 pub fn state_table_count(plan: &StreamPlan) -> Result<u32> {
     dataflow::state_table_count(plan)

@@ -31,6 +31,6 @@ mod stash;
 
 pub use consolidate::consolidate;
 pub use dead_letters::{DEAD_LETTERS, DeadLetter};
-pub use handle::{Engine, EngineConfig, state_table_count};
+pub use handle::{Engine, EngineConfig, running_in, state_table_count};
 pub use job::{CheckpointInfo, JobHandle, JobInfo, JobProgress, JobSpec, JobState, OperatorInfo, SourceInfo, SourceSpec};
 pub use stash::STASH;

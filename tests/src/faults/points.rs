@@ -14,7 +14,7 @@ use crate::server::{becomes, binary, repository, run, value};
 use crate::workload::statements::{Kind, World};
 
 /// Statements after which a step must have been reached.
-const STEPS_MAX: usize = 150;
+const STEPS_MAX: usize = 600;
 
 /// Longest wait for an upload to come to a step.
 const UPLOAD_MAX: Duration = Duration::from_secs(20);
@@ -176,8 +176,10 @@ pub async fn table(rounds: u64, seed: u64, plant: Option<&str>) -> Tally {
                 Ok(false) => println!("{name} was not reached (seed {seed})"),
                 Err(finding) => {
                     let finding = finding.context(&format!("{name}, seed {seed}"));
-                    entry.1.add(&finding);
-                    found.add(&finding);
+                    let mut one = Tally::default();
+                    one.add(&finding);
+                    entry.1.merge(one);
+                    found.merge(one);
                     (answered, comparisons) = (answered + place.victim.answered, comparisons + place.victim.comparisons);
                     place = Place::new(seed + 1_000_000, plant).await;
                 }
