@@ -208,7 +208,10 @@ mod tests {
                 both
             })
         );
-        assert_eq!(again.map(|m| m.leaders.len()), Some(1));
-        assert!(Meta::decode(&[3, 0]).is_err_and(|e| e.hint().is_some()));
+        assert_eq!(again.map(|m| (m.leaders.len(), m.epochs, m.stashed)), Some((1, vec![(8, 1)], 5)));
+        // Version 2: no jobs, and a leader at the place [9] of source 3.
+        let two = b"\x02\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\x01\0\0\0\0\0\0\0\x09";
+        assert!(Meta::decode(two).is_ok_and(|m| m.leaders == [(RelationId(3), Position(vec![9]))] && m.epochs.is_empty()));
+        assert!(Meta::decode(&[4, 0]).is_err_and(|e| e.hint().is_some()));
     }
 }
