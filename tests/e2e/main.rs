@@ -4,6 +4,7 @@
 mod backfills;
 mod crash;
 mod docs;
+mod replace;
 mod savepoints;
 mod scripts;
 mod server;

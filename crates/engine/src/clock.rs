@@ -12,6 +12,7 @@ mod jobs;
 mod memory;
 mod readers;
 mod recover;
+mod replace;
 mod settle;
 mod unaligned;
 
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use millpond_common::settings::Settings;
-use millpond_common::{Delta, Epoch, Error, JobId, RelationId, RelationSpec, Result};
+use millpond_common::{Delta, Epoch, Error, JobId, RelationId, RelationSpec, Result, StateTableId};
 use millpond_connect::Position;
 use millpond_state::{FrozenTable, Store, Unread};
 use tokio::sync::{oneshot, watch};
@@ -36,6 +37,7 @@ use crate::job::{CheckpointInfo, JobHandle, JobProgress, JobSpec, JobState, Sour
 use crate::log::Changes;
 use crate::messages::Report;
 use crate::pipeline::Edges;
+use crate::replace::Replacement;
 use crate::restart::History;
 use crate::source::SourceReader;
 use crate::stash::Stashed;
@@ -94,6 +96,10 @@ pub(crate) enum Control {
     RestartJob(JobId, oneshot::Sender<Result<JobHandle>>),
     /// Epochs that were on their way at the last checkpoint are made again.
     Replay(Vec<Replay>),
+    /// A job is to take another's place, once it is level.
+    ReplaceJob(Box<Replacement>, oneshot::Sender<Result<JobHandle>>),
+    /// Now it does.
+    SwitchJob(JobId, oneshot::Sender<Result<()>>),
     /// Final checkpoint, then the end.
     Shutdown(oneshot::Sender<Result<()>>),
 }
@@ -120,7 +126,9 @@ struct Job {
     progress: watch::Sender<JobProgress>,
     rows_total: Option<u64>,
     /// The numbers of its state tables.
-    tables: std::ops::Range<u32>,
+    tables: Vec<StateTableId>,
+    /// The job whose place it is going to take.
+    replaces: Option<replace::Replaces>,
     /// Rows that backfills have read, by worker, and on how many workers they have ended.
     rows_done: Vec<u64>,
     /// Rows that it had read when the server started.
@@ -253,6 +261,8 @@ pub(crate) struct Clock {
     flushes: Vec<(Option<Epoch>, oneshot::Sender<Result<()>>)>,
     settings: Settings,
     last_checkpoint: Instant,
+    /// The epoch of its barrier; none if it was abandoned.
+    checkpoint_epoch: Epoch,
     /// When a checkpoint ended last.
     last_commit: Option<Instant>,
     /// Checkpoints at the committer.
@@ -322,6 +332,7 @@ impl Clock {
             flushes: Vec::new(),
             settings: start.settings,
             last_checkpoint: Instant::now(),
+            checkpoint_epoch: start.epoch,
             last_commit: None,
             committing: 0,
             failures: 0,
@@ -412,9 +423,17 @@ impl Clock {
         }
         // Statements wait for the epochs on their way, and later epochs for the statements.
         while let Some(next) = self.control.front() {
-            let between_epochs = matches!(next, Control::CreateJob { .. } | Control::Drop { .. } | Control::RestartJob(..));
+            use Control::{CreateJob, Drop, ReplaceJob, RestartJob, SwitchJob};
+            let between_epochs = matches!(next, CreateJob { .. } | Drop { .. } | RestartJob(..) | ReplaceJob(..) | SwitchJob(..));
             if between_epochs && !self.in_flight.is_empty() {
                 return;
+            }
+            if matches!(next, ReplaceJob(..)) && !self.is_at_checkpoint() {
+                // It begins behind a checkpoint's epoch: there it finds what kept operators have given before.
+                if self.is_checkpoint_possible() {
+                    return self.make_epoch(true);
+                }
+                break;
             }
             if let Some(control) = self.control.pop_front() {
                 self.control(control);

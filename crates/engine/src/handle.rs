@@ -20,6 +20,7 @@ use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, JobState, Operator
 use crate::log::{self, Changes, LogRequest};
 use crate::messages::Report;
 use crate::pipeline::{self, Edges};
+use crate::replace::Replacement;
 use crate::stash::{self, Place, Stashed};
 use crate::{checkpoint, dataflow, dead_letters};
 
@@ -130,9 +131,9 @@ pub fn running_in(recovered: &Recovered) -> Result<BTreeSet<JobId>> {
     Ok(meta.jobs.iter().filter(|j| j.level && j.failed.is_none()).map(|j| j.id).collect())
 }
 
-/// How many state tables a plan needs: a job's numbers are `first_state_table` and the following.
-pub fn state_table_count(plan: &StreamPlan) -> Result<u32> {
-    dataflow::state_table_count(plan)
+/// How many state tables a plan needs.
+pub fn state_tables_needed(plan: &StreamPlan) -> Result<u32> {
+    Ok(dataflow::state_table_counts(plan)?.iter().sum::<usize>() as u32)
 }
 
 impl Engine {
@@ -182,8 +183,7 @@ impl Engine {
         }
         for spec in &jobs {
             if !going_on.contains(&spec.id) {
-                let tables = spec.first_state_table..spec.first_state_table + state_table_count(&spec.plan)?;
-                store.state_remove(&tables.map(millpond_common::StateTableId).collect::<Vec<_>>())?;
+                store.state_remove(&spec.state_tables)?;
                 store.relation_remove(spec.output.id)?;
             }
         }
@@ -367,6 +367,17 @@ impl Engine {
     /// Empties a view and all that read from it, and fills them anew.
     pub async fn restart_job(&self, job: JobId) -> Result<JobHandle> {
         self.ask(|reply| Control::RestartJob(job, reply)).await
+    }
+
+    /// A new job that is to take another's place. Its progress tells when it is level; until [`Engine::switch_job`] or until it is
+    /// dropped, the other runs on.
+    pub async fn replace_job(&self, replacement: Replacement) -> Result<JobHandle> {
+        self.ask(|reply| Control::ReplaceJob(Box::new(replacement), reply)).await
+    }
+
+    /// A job that is level, and that a checkpoint holds, takes the place of the one that it replaces.
+    pub async fn switch_job(&self, job: JobId) -> Result<()> {
+        self.ask(|reply| Control::SwitchJob(job, reply)).await
     }
 
     /// Final checkpoint, then the end of all threads.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use arrow_schema::SchemaRef;
 use millpond_common::settings::Settings;
-use millpond_common::{Epoch, Error, JobId, RelationId, RelationSpec};
+use millpond_common::{Epoch, Error, JobId, RelationId, RelationSpec, StateTableId};
 use millpond_connect::FormatSpec;
 use millpond_plan::StreamPlan;
 
@@ -22,8 +22,8 @@ pub struct JobSpec {
     pub output: RelationSpec,
     /// What it computes.
     pub plan: StreamPlan,
-    /// The number of its first state table; the others follow, in the order of nodes and their tables.
-    pub first_state_table: u32,
+    /// The numbers of its state tables, in the order of nodes and their tables.
+    pub state_tables: Vec<StateTableId>,
     /// Settings of the server that the view has for itself.
     pub options: Settings,
 }
@@ -98,6 +98,7 @@ pub struct JobHandle {
 #[allow(missing_docs)] // the names say it; rows are counted since the server's start
 pub struct JobInfo {
     pub id: JobId,
+    pub spec: Arc<JobSpec>,
     pub name: String,
     pub relation: RelationId,
     pub state: JobState,

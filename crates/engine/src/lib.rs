@@ -6,6 +6,7 @@
 //! - `dead_letters.rs`: records that could not be read, kept
 //! - `clock.rs`: makes the barriers: which rows, which transactions, which jobs make up an epoch
 //! - `pipeline.rs`: which jobs are connected and therefore step together
+//! - `replace.rs`: what a view's new query takes over from the old one
 //! - `restart.rs`: restart strategies: whether a failed job is tried again, and when
 //! - `dataflow/`: jobs as timely dataflows on worker threads; nothing else names timely
 //! - [`operators`]: the incremental operators, one a file
@@ -25,12 +26,14 @@ mod log;
 mod messages;
 pub mod operators;
 mod pipeline;
+mod replace;
 mod restart;
 mod source;
 mod stash;
 
 pub use consolidate::consolidate;
 pub use dead_letters::{DEAD_LETTERS, DeadLetter};
-pub use handle::{Engine, EngineConfig, running_in, state_table_count};
+pub use handle::{Engine, EngineConfig, running_in, state_tables_needed};
 pub use job::{CheckpointInfo, JobHandle, JobInfo, JobProgress, JobSpec, JobState, OperatorInfo, SourceInfo, SourceSpec};
+pub use replace::{Replacement, kept, state_tables};
 pub use stash::STASH;

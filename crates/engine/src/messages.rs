@@ -5,10 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId};
+use millpond_plan::Kept;
 use millpond_state::{FrozenTable, ReadView, Unread};
 
 use crate::job::JobSpec;
 use crate::stash::Stashed;
+
+/// In a job's plan a scan of `relation` reads what a node of another job gives.
+#[derive(Clone, Debug)]
+pub(crate) struct Tap {
+    pub relation: RelationId,
+    pub job: JobId,
+    pub node: usize,
+}
 
 /// From the clock to every worker, in the same order to each.
 pub(crate) enum Command {
@@ -21,9 +30,15 @@ pub(crate) enum Command {
         unread: Option<Arc<Vec<Unread>>>,
         /// What waited in it in epochs from `from` on.
         stash: Arc<Vec<Stashed>>,
+        /// Relations that stand for operators of other jobs.
+        taps: Vec<Tap>,
     },
     /// All workers have read what a new job's inputs held.
     Level(JobId),
+    /// The last checkpoint before this view has what the operators that a job taps have given before it began.
+    FeedTaps { job: JobId, view: ReadView },
+    /// A job becomes the whole of what it replaces another with: operators and their state move from both.
+    SwitchJob { job: JobId, old: JobId, spec: Arc<JobSpec>, kept: Arc<Kept>, from: Epoch },
     /// Forget a job.
     DropJob(JobId),
     /// All are paused and nothing is on its way: seal.

@@ -7,22 +7,39 @@ use crate::{AggregateCall, AggregateFunction, JoinKind, Node, Operator, PlanExpr
 impl fmt::Display for StreamPlan {
     /// One line per operator, inputs indented below it, the root first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.nodes.len() {
-            0 => Ok(()),
-            n => self.write_node(f, n - 1, 0),
-        }
+        f.write_str(&self.tree(&|_| String::new()))
     }
 }
 
 impl StreamPlan {
-    fn write_node(&self, f: &mut fmt::Formatter<'_>, at: usize, depth: usize) -> fmt::Result {
-        let Some(node) = self.nodes.get(at) else { return Ok(()) };
-        writeln!(f, "{:indent$}{}", "", self.describe(node), indent = depth * 2)?;
-        node.inputs.iter().try_for_each(|input| self.write_node(f, *input, depth + 1))
+    /// One line per operator, inputs indented below it, the root first; each with a note behind it.
+    pub fn tree(&self, note: &dyn Fn(usize) -> String) -> String {
+        let mut text = String::new();
+        if let Some(root) = self.nodes.len().checked_sub(1) {
+            self.write_node(&mut text, root, 0, note);
+        }
+        text
+    }
+
+    fn write_node(&self, text: &mut String, at: usize, depth: usize, note: &dyn Fn(usize) -> String) {
+        let Some(node) = self.nodes.get(at) else { return };
+        text.push_str(&format!("{:indent$}{}{}\n", "", self.describe(node), note(at), indent = depth * 2));
+        node.inputs.iter().for_each(|input| self.write_node(text, *input, depth + 1, note));
     }
 
     /// One line for a node, with the names of its input's columns.
     pub fn describe(&self, node: &Node) -> String {
+        let expires = match (&node.operator, node.expires.as_slice()) {
+            (_, []) => "",
+            (Operator::Aggregate { .. }, _) => " expires=[group]",
+            (Operator::Join { .. }, [0]) => " expires=[left row]",
+            (Operator::Join { .. }, [1]) => " expires=[right row]",
+            _ => " expires=[row]",
+        };
+        format!("{}{expires}", self.describe_operator(node))
+    }
+
+    fn describe_operator(&self, node: &Node) -> String {
         let input = |port: usize| node.inputs.get(port).and_then(|i| self.nodes.get(*i));
         let name = |port: usize, column: usize| -> String {
             let field = input(port).and_then(|n| n.schema.fields().get(column).map(|f| f.name().clone()));

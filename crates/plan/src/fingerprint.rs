@@ -6,18 +6,28 @@ use millpond_common::hash::{hash_bytes, mix};
 use crate::{Operator, StreamPlan};
 
 impl StreamPlan {
-    /// A number for the node at `at` that depends only on what it computes and on its inputs' numbers.
-    /// Two nodes with the same fingerprint over the same relations hold the same state.
-    pub fn fingerprint(&self, at: usize) -> u64 {
-        let Some(node) = self.nodes.get(at) else { return 0 };
-        let own = match &node.operator {
-            // The schema carries names; only types matter for state.
-            Operator::Project { exprs } => exprs.iter().fold(1, |h, e| mix(h ^ hash_bytes(&e.to_bytes().unwrap_or_default()))),
-            other => hash_bytes(&bincode::serialize(other).unwrap_or_default()),
-        };
-        let kind = std::mem::discriminant(&node.operator);
-        let types = node.schema.fields().iter().fold(0, |h, f| mix(h ^ hash_bytes(f.data_type().to_string().as_bytes())));
-        let tag = hash_bytes(format!("{kind:?}").as_bytes());
-        node.inputs.iter().fold(mix(own ^ types ^ tag), |h, input| mix(h.rotate_left(7) ^ self.fingerprint(*input)))
+    /// For each node a number that depends only on what it computes and on its inputs' numbers: two nodes with the same one hold
+    /// the same state. `None`: what it computes has no stored form to compare.
+    pub fn fingerprints(&self) -> Vec<Option<u64>> {
+        let mut all: Vec<Option<u64>> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let own = match &node.operator {
+                // Output columns' names do not matter; their types follow.
+                Operator::Project { exprs } => {
+                    exprs.iter().try_fold(1, |h, e| Some(mix(h ^ hash_bytes(&e.to_bytes().ok()?)).rotate_left(7)))
+                }
+                other => bincode::serialize(other).ok().map(|bytes| hash_bytes(&bytes)),
+            };
+            let tag = hash_bytes(format!("{:?} {:?}", std::mem::discriminant(&node.operator), node.expires).as_bytes());
+            let tag = tag ^ u64::from(node.append_only);
+            let types =
+                node.schema.fields().iter().fold(tag, |h, f| mix(h.rotate_left(7) ^ hash_bytes(f.data_type().to_string().as_bytes())));
+            let whole = node.inputs.iter().try_fold(mix(own.unwrap_or_default() ^ types), |h, input| {
+                let input = all.get(*input).copied().flatten()?;
+                Some(mix(h.rotate_left(7) ^ input))
+            });
+            all.push(whole.filter(|_| own.is_some()));
+        }
+        all
     }
 }

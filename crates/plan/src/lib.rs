@@ -9,14 +9,17 @@
 //! - Output types of every node are explicit in its schema.
 
 mod display;
+mod expire;
 mod expr;
 mod fingerprint;
+mod replace;
 
 use arrow_schema::SchemaRef;
 use millpond_common::RelationId;
 use serde::{Deserialize, Serialize};
 
 pub use expr::{PlanExpr, with_functions};
+pub use replace::{Kept, Rest};
 
 /// The plan of one materialized view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,6 +44,9 @@ pub struct Node {
     pub schema: SchemaRef,
     /// Whether its output only ever has positive weights.
     pub append_only: bool,
+    /// The ports of which it forgets what no change has touched for the view's `state_ttl`, as if that had been deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expires: Vec<usize>,
 }
 
 /// What a node does.
@@ -110,6 +116,13 @@ pub enum Operator {
         /// Whether the output has one more column at the end, the row's number from 1 (Int64 or UInt64 as the schema says).
         row_number: bool,
     },
+}
+
+impl Operator {
+    /// Whether it remembers something of its input.
+    pub fn is_stateful(&self) -> bool {
+        matches!(self, Operator::Join { .. } | Operator::Aggregate { .. } | Operator::Distinct | Operator::TopN { .. })
+    }
 }
 
 /// Which rows a join gives.

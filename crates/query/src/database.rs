@@ -89,7 +89,7 @@ pub struct Database {
     pub(crate) store: Arc<Store>,
     catalog: RwLock<CatalogState>,
     /// Held by the one DDL statement that runs.
-    pub(crate) ddl: tokio::sync::Mutex<()>,
+    pub(crate) ddl: Arc<tokio::sync::Mutex<()>>,
     system_settings: RwLock<Settings>,
     settings_version: AtomicU64,
     /// Functions and configuration of planners.
@@ -160,7 +160,7 @@ impl Database {
             engine,
             store,
             catalog: RwLock::new(CatalogState { catalog: Arc::new(known.catalog), version: 1 }),
-            ddl: tokio::sync::Mutex::new(()),
+            ddl: Arc::default(),
             system_settings: RwLock::new(system_settings),
             settings_version: AtomicU64::new(1),
             context,
@@ -308,7 +308,7 @@ fn remove_leftovers(store: &Store, known: &Known) -> Result<()> {
     let mut ids = known.catalog.relations().map(|r| r.id.0).collect::<BTreeSet<_>>();
     ids.extend([DEAD_LETTERS.0, STASH.0]);
     for job in &known.jobs {
-        ids.extend(job.state_tables()?);
+        ids.extend(job.state_tables()?.iter().map(|t| t.0));
     }
     let removed = store.remove_unknown(&ids)?;
     if removed > 0 {

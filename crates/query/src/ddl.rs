@@ -11,7 +11,7 @@ use millpond_sql::catalog::{Relation, undefined_schema};
 use millpond_sql::statement::{CommentTarget, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, DropKind, Name};
 use millpond_sql::{Catalog, NewRelation, RelationKind, StatementKind, TableDef};
 use millpond_state::failpoint::failpoint;
-use tokio::sync::MutexGuard;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::database::{Database, source_spec};
 use crate::dropping::{Claimed, dropped_tables};
@@ -56,7 +56,7 @@ impl Session {
         let patience = Patience { lock_timeout: self.settings.duration("lock_timeout"), limits: &limits };
         let (_claimed, lock) = loop {
             let claimed = Claimed::lock(&database, dropped_tables(kind, &scope), patience).await?;
-            let lock = limits.run(async { Ok(database.ddl.lock().await) }).await?;
+            let lock = limits.run(async { Ok(Arc::clone(&database.ddl).lock_owned().await) }).await?;
             scope.refresh();
             if claimed.has(&dropped_tables(kind, &scope)) {
                 break (claimed, lock);
@@ -123,7 +123,7 @@ impl Session {
         }
     }
 
-    async fn create_table(&mut self, create: &CreateTable, scope: Scope, lock: MutexGuard<'_, ()>) -> Result<Response> {
+    async fn create_table(&mut self, create: &CreateTable, scope: Scope, lock: OwnedMutexGuard<()>) -> Result<Response> {
         if self.exists(&create.name, create.if_not_exists, &scope)? {
             return Ok(Response::command("CREATE TABLE"));
         }
@@ -228,7 +228,11 @@ impl Session {
         Ok(())
     }
 
-    async fn create_materialized_view(&mut self, create: &CreateMaterializedView, scope: Scope, lock: MutexGuard<'_, ()>) -> Result<()> {
+    async fn create_materialized_view(&mut self, create: &CreateMaterializedView, scope: Scope, lock: OwnedMutexGuard<()>) -> Result<()> {
+        let schema = scope.catalog.creation_schema(&create.name, &scope.search_path)?;
+        if let Some(old) = scope.catalog.by_name(&schema, &create.name.name).filter(|_| create.or_replace) {
+            return self.replace_view(create, old, &scope, lock).await;
+        }
         if self.exists(&create.name, create.if_not_exists, &scope)? {
             return Ok(());
         }
@@ -236,13 +240,13 @@ impl Session {
         check_storable(&new.columns)?;
         let mut catalog = Catalog::clone(&scope.catalog);
         let id = JobId(catalog.next_id());
-        let first_state_table = catalog.reserve_ids(millpond_engine::state_table_count(&view.plan)?.max(1));
+        let first_state_table = catalog.reserve_ids(millpond_engine::state_tables_needed(&view.plan)?.max(1));
         if let RelationKind::MaterializedView { job, .. } = &mut new.kind {
             *job = id;
         }
         let name = new.name.clone();
         let relation = catalog.add(new)?;
-        let job = StoredJob { id, relation, plan: view.plan, first_state_table };
+        let job = StoredJob { id, relation, plan: view.plan, first_state_table, state_tables: None };
         job.check_readable(Arc::new(self.database.context.clone()))?;
         let half_built = HalfBuilt::new(&self.database, relation);
         // What was corrected before, such as a row that the query fails on, must not be read as it was.
@@ -383,7 +387,7 @@ pub(crate) fn rows_read(engine: &Engine, job: JobId) -> u64 {
 }
 
 /// Refuses columns whose values have no stored form.
-fn check_storable(columns: &SchemaRef) -> Result<()> {
+pub(crate) fn check_storable(columns: &SchemaRef) -> Result<()> {
     millpond_common::row::supports(columns).map_err(|_| {
         let names = columns.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect::<Vec<_>>();
         Error::unsupported("a column has a type that cannot be stored", "Cast it to another type.").with_detail(names.join(", "))
@@ -403,7 +407,7 @@ fn table_of(columns: SchemaRef, create: &CreateTable, scope: &Scope) -> Result<N
 }
 
 /// CREATE OR REPLACE VIEW may add columns at the end and nothing else, so that what reads the view stays right.
-fn check_replacement(old: &Relation, new: &NewRelation) -> Result<()> {
+pub(crate) fn check_replacement(old: &Relation, new: &NewRelation) -> Result<()> {
     let invalid = |message: String| Err(Error::new(SqlState::INVALID_TABLE_DEFINITION, message));
     if new.columns.fields().len() < old.columns.fields().len() {
         return invalid("cannot drop columns from view".into());

@@ -6,7 +6,7 @@ use millpond_engine::JobState;
 use millpond_sql::statement::AlterView;
 use millpond_sql::{Catalog, RelationKind};
 use millpond_state::failpoint::failpoint;
-use tokio::sync::MutexGuard;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::ddl::rows_read;
 use crate::progress;
@@ -14,7 +14,7 @@ use crate::session::{Scope, Session};
 
 impl Session {
     /// Changes a materialized view's options, or fills it anew; that waits like CREATE does.
-    pub(crate) async fn alter_view(&mut self, id: RelationId, action: &AlterView, scope: &Scope, lock: MutexGuard<'_, ()>) -> Result<()> {
+    pub(crate) async fn alter_view(&mut self, id: RelationId, action: &AlterView, scope: &Scope, lock: OwnedMutexGuard<()>) -> Result<()> {
         let mut catalog = Catalog::clone(&scope.catalog);
         let missing = || Error::internal("a materialized view vanished");
         let relation = catalog.get_mut(id).ok_or_else(missing)?;

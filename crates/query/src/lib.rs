@@ -4,7 +4,7 @@
 //! - [`session`]: [`Session`], one client's connection; [`prepared`]: statements as it holds them; [`response`]: what it
 //!   answers; [`cancel`]: how a statement is ended early
 //! - `statement`: queries, DML and descriptions; `control`: transactions and settings; `ddl`: CREATE, DROP and the like (`dropping`: which wait for writers);
-//!   `jobs`: ALTER MATERIALIZED VIEW, CANCEL JOB; `show`: SHOW; `cursor`: cursors and prepared statements by name; `progress`: waiting for a new view
+//!   `jobs`: ALTER MATERIALIZED VIEW, CANCEL JOB; `replace`: CREATE OR REPLACE MATERIALIZED VIEW; `show`: SHOW; `cursor`: cursors and prepared statements by name; `progress`: waiting for a new view
 //! - [`block`]: transaction blocks; `transaction`, `locks`: what happens in them; `dml`: INSERT, UPDATE, DELETE, TRUNCATE
 //! - `select`: DataFusion over one [`ReadView`](millpond_state::ReadView), whose leaves (`leaf`) are `read` for stored
 //!   relations (by key where the filters allow it: `keys`), `source_scan` for sources, and [`system`]: pg_catalog,
@@ -36,6 +36,7 @@ pub mod prepared;
 mod progress;
 mod read;
 mod records;
+mod replace;
 pub mod response;
 mod saved;
 mod select;

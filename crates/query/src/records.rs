@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
 use millpond_common::settings::Settings;
-use millpond_common::{Error, JobId, RelationId, Result, SqlState};
-use millpond_engine::{JobSpec, state_table_count};
+use millpond_common::{Error, JobId, RelationId, Result, SqlState, StateTableId};
+use millpond_engine::{JobSpec, state_tables_needed};
 use millpond_plan::{StreamPlan, with_functions};
 use millpond_sql::{Catalog, RelationKind};
 use serde::de::DeserializeOwned;
@@ -31,8 +31,11 @@ pub struct StoredJob {
     pub relation: RelationId,
     /// What it computes.
     pub plan: StreamPlan,
-    /// The number of its first state table; the others follow.
+    /// The number of its first state table; the others follow, where they are not listed.
     pub first_state_table: u32,
+    /// The numbers of its state tables, where it has some from a view that it has replaced.
+    #[serde(default)]
+    pub state_tables: Option<Vec<StateTableId>>,
 }
 
 impl StoredJob {
@@ -57,12 +60,16 @@ impl StoredJob {
         let output = relation.spec().ok_or_else(|| corrupted("a job's relation holds no rows"))?;
         let RelationKind::MaterializedView { options, .. } = &relation.kind else { return Err(corrupted("a job maintains no view")) };
         let (name, plan, options) = (relation.name.clone(), self.plan.clone(), Settings::of_view(options)?);
-        Ok(JobSpec { id: self.id, name, output, plan, first_state_table: self.first_state_table, options })
+        Ok(JobSpec { id: self.id, name, output, plan, state_tables: self.state_tables()?, options })
     }
 
     /// The numbers of its state tables.
-    pub fn state_tables(&self) -> Result<std::ops::Range<u32>> {
-        Ok(self.first_state_table..self.first_state_table + state_table_count(&self.plan)?)
+    pub fn state_tables(&self) -> Result<Vec<StateTableId>> {
+        if let Some(tables) = &self.state_tables {
+            return Ok(tables.clone());
+        }
+        let first = self.first_state_table;
+        Ok((first..first + state_tables_needed(&self.plan)?).map(StateTableId).collect())
     }
 }
 
@@ -168,6 +175,7 @@ mod tests {
             relation: id,
             plan: StreamPlan { nodes: vec![], key: None, append_only: true },
             first_state_table: 9,
+            state_tables: None,
         };
         let records = vec![
             catalog_record(&catalog).unwrap(),

@@ -280,7 +280,7 @@ impl Session {
             StatementKind::Set { .. } | StatementKind::Reset(_) | StatementKind::AlterSystem { .. } => self.change_setting(kind).await,
             StatementKind::Show(show) => self.show(show, &scope),
             StatementKind::Explain { analyze, verbose, statement } => self.explain(*analyze, *verbose, &statement.kind, scope).await,
-            StatementKind::ExplainCreateMaterializedView(create) => explain_view(create, &scope),
+            StatementKind::ExplainCreateMaterializedView(create) => self.explain_view(create, &scope),
             StatementKind::Checkpoint { full } => self.checkpoint(*full, &scope).await,
             StatementKind::Flush => {
                 scope.limits.run(self.database.engine.flush()).await?;
@@ -508,15 +508,6 @@ fn session_state(database: &Database, context: &SessionContext) -> SessionState 
         .with_analyzer_rule(Arc::new(ExistsAsValue))
         .with_analyzer_rule(Arc::new(CheckedArithmetic))
         .build()
-}
-
-fn explain_view(create: &millpond_sql::statement::CreateMaterializedView, scope: &Scope) -> Result<Response> {
-    let (_, view) = millpond_sql::create_materialized_view(create, &scope.planner())?;
-    let mut text = view.plan.to_string();
-    for relation in view.plan.relations().iter().filter_map(|id| scope.catalog.get(*id)) {
-        text = text.replace(&format!("Scan relation={} ", relation.id.0), &format!("Scan {} ", relation.name));
-    }
-    Response::lines("QUERY PLAN", text.lines().map(str::to_string), "EXPLAIN")
 }
 
 /// Whether a statement may run in a failed block.

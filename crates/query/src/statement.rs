@@ -10,12 +10,13 @@ use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use millpond_common::{Error, Result, SqlState, SqlType};
-use millpond_sql::{BoundQuery, StatementKind, ast};
+use millpond_sql::{BoundQuery, Catalog, StatementKind, ast};
 use millpond_state::ReadView;
 
 use crate::block::Block;
 use crate::dml::{self, DmlContext};
 use crate::error::from_datafusion;
+use crate::lookup::Lookup;
 use crate::prepared::{PlanKey, Statement};
 use crate::response::{Response, client_schema, conform, parameter_values, row_stream, text_schema};
 use crate::select::{check_readable, user_relations};
@@ -29,14 +30,26 @@ impl Session {
         statement: &Statement,
         query: &ast::Query,
         parameters: &[ArrayRef],
-        scope: Scope,
+        mut scope: Scope,
     ) -> Result<Response> {
-        let bound = bind_query(statement, query, &statement.parameters, &scope)?;
+        loop {
+            let version = scope.version;
+            let result = self.query_once(statement, query, parameters, &scope).await;
+            scope.refresh();
+            // A view that has just been replaced is read under its name the next time.
+            if result.is_ok() || scope.version == version {
+                return result;
+            }
+        }
+    }
+
+    async fn query_once(&mut self, statement: &Statement, query: &ast::Query, parameters: &[ArrayRef], scope: &Scope) -> Result<Response> {
+        let bound = bind_query(statement, query, &statement.parameters, scope)?;
         let schema = client_schema(&bound.columns);
         statement.check_columns(&schema)?;
-        let (runner, plan, view) = self.prepare_query(bound, parameters, &scope).await?;
+        let (runner, plan, view) = self.prepare_query(bound, parameters, scope).await?;
         let rows = runner.stream(plan, &view).await?;
-        Ok(Response::Rows { rows: row_stream(rows, Arc::clone(&schema), scope.limits), schema, tag: statement.tag.into() })
+        Ok(Response::Rows { rows: row_stream(rows, Arc::clone(&schema), scope.limits.clone()), schema, tag: statement.tag.into() })
     }
 
     /// A prepared SELECT of a row by its key; `None` if the statement is another one, or has to be planned first.
@@ -45,13 +58,21 @@ impl Session {
         let key = || PlanKey { version, search_path: self.search_path() };
         let Some(lookup) = statement.cached_lookup(key).filter(|_| self.saved.is_none()) else { return Ok(None) };
         let Some(keys) = lookup.keys(parameters).transpose()? else { return Ok(None) };
+        match self.look_up_row(&lookup, &keys, &catalog).await {
+            Ok(row) => Ok(Some(Response::batches(Arc::clone(&lookup.schema), vec![row], statement.tag))),
+            // A view that has just been replaced.
+            Err(_) if self.database.catalog().1 != version => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn look_up_row(&mut self, lookup: &Lookup, keys: &RecordBatch, catalog: &Catalog) -> Result<RecordBatch> {
         let relations = [lookup.relation];
-        check_readable(&relations, &catalog, &self.database.engine)?;
+        check_readable(&relations, catalog, &self.database.engine)?;
         let limits = self.limits();
         let view = self.view(true, &limits).await?;
-        check_readable(&relations, &catalog, &self.database.engine)?;
-        let rows = lookup.rows(&view, &keys)?;
-        Ok(Some(Response::batches(Arc::clone(&lookup.schema), vec![rows], statement.tag)))
+        check_readable(&relations, catalog, &self.database.engine)?;
+        lookup.rows(&view, keys)
     }
 
     /// A bound query with all that is needed to run it.

@@ -199,6 +199,11 @@ impl Catalog {
         first
     }
 
+    /// Gives out no number that another catalog has given out.
+    pub fn take_numbers_of(&mut self, other: &Catalog) {
+        self.next_id = self.next_id.max(other.next_id);
+    }
+
     /// Users' schemas, by name.
     pub fn schemas(&self) -> impl Iterator<Item = &Schema> {
         self.schemas.values()
@@ -299,6 +304,21 @@ impl Catalog {
     /// For changes in place (comments, a view's new query).
     pub fn get_mut(&mut self, id: RelationId) -> Option<&mut Relation> {
         self.relations.get_mut(&id)
+    }
+
+    /// Exchanges a relation's definition for another one under a new number. Its name, its OID and its comments stay, and what
+    /// depends on it depends on the new one.
+    pub fn replace(&mut self, old: RelationId, id: RelationId, new: NewRelation) -> Result<()> {
+        let Some(gone) = self.relations.remove(&old) else { return Err(Error::internal("replacing a relation that is not there")) };
+        let column = |at: usize| new.columns.index_of(gone.columns.fields().get(at)?.name()).ok();
+        let comments = gone.column_comments.iter().filter_map(|(at, comment)| Some((column(*at)?, comment.clone())));
+        let column_comments = comments.collect();
+        let NewRelation { kind, columns, depends_on, .. } = new;
+        for depends_on in self.relations.values_mut().map(|r| &mut r.depends_on) {
+            depends_on.iter_mut().filter(|d| **d == old).for_each(|d| *d = id);
+        }
+        self.relations.insert(id, Relation { id, kind, columns, depends_on, column_comments, ..gone });
+        Ok(())
     }
 
     /// Gives a relation another name in its schema. The definitions of relations that use it name it by text, so

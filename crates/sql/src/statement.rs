@@ -332,6 +332,8 @@ pub struct CreateView {
 pub struct CreateMaterializedView {
     /// Its name.
     pub name: Name,
+    /// Whether it may replace an existing one.
+    pub or_replace: bool,
     /// Whether an existing one is fine.
     pub if_not_exists: bool,
     /// Column names, where written.

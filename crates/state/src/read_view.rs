@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
-use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, SqlState, VNODE_COUNT};
+use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, SqlState, StateTableId, VNODE_COUNT};
 
 use crate::encode::Change;
 use crate::format;
 use crate::relation::{LazyRun, Pending, Relation, RelationMeta, Relations, Run, runs_between};
-use crate::rocks::Base;
+use crate::rocks::{Base, BaseIterator, storage_error};
 use crate::run::SortedRun;
 pub use crate::scan::ScanStream;
 use crate::scan::{RowBuffer, Wanted};
+use crate::tables::Take;
 
 /// More of a transaction's own changes than this are merged before they are read.
 const SINGLE_LAYERS_MAX: usize = 4;
@@ -166,6 +167,22 @@ impl ReadView {
             }
         }
         rows.take(meta)
+    }
+
+    /// Calls `f` with every entry of a state table in a range of virtual nodes, as of the last checkpoint before this view, by
+    /// ascending key.
+    pub fn state_load(&self, table: StateTableId, vnodes: Range<usize>, f: &mut Take<'_>) -> Result<()> {
+        if vnodes.is_empty() {
+            return Ok(());
+        }
+        let (lower, upper) = (format::vnode_bound(table.0, vnodes.start), format::vnode_bound(table.0, vnodes.end));
+        BaseIterator::new(&self.0.base, lower, upper, false)?.with(|it| {
+            while let Some((key, value)) = it.item() {
+                f(key.get(4..).unwrap_or_default(), value)?;
+                it.next();
+            }
+            it.status().map_err(storage_error)
+        })
     }
 
     /// How many rows a relation has. Exact as long as every change was the exact net change.

@@ -20,11 +20,12 @@ const STEPS_MAX: usize = 600;
 const UPLOAD_MAX: Duration = Duration::from_secs(20);
 
 /// Steps with these names belong to these statements; others are reached by writing.
-const WANTED: [(&str, Kind); 14] = [
+const WANTED: [(&str, Kind); 15] = [
     ("create-table-as", Kind::CreateTableAs),
     ("create-table", Kind::CreateTable),
     ("create-source", Kind::CreateSource),
     ("create-view", Kind::CreateView),
+    ("replace-view", Kind::ReplaceView),
     ("drop", Kind::DropTable),
     ("alter-system", Kind::AlterSystem),
     ("alter-view", Kind::AlterView),

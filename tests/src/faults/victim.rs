@@ -181,9 +181,9 @@ impl Victim {
                     let shown = ask(format!("SHOW CREATE MATERIALIZED VIEW {name}")).await?;
                     let shown = shown.first().and_then(|r| r.last()).map(text).unwrap_or_default();
                     let attempts = shown.split_once("restart_attempts = '").and_then(|(_, rest)| rest.split_once('\'')?.0.parse().ok());
-                    // Whether it reads what it should is for the oracle to say.
-                    let inputs = self.known(&name).map(|v| v.inputs.clone()).unwrap_or_default();
-                    live.views.insert(name, View { attempts, inputs });
+                    // Whether its rows are what it asks for is for the oracle to say.
+                    let known = self.known(&name, &shown).cloned().unwrap_or_default();
+                    live.views.insert(name, View { attempts, ..known });
                 }
                 _ => drop(live.sources.insert(name)),
             }
@@ -207,8 +207,10 @@ impl Victim {
         Ok(World { live, savepoints })
     }
 
-    fn known(&self, view: &str) -> Option<&View> {
-        [Some(&self.world), self.doubt.as_ref()].into_iter().flatten().find_map(|w| w.live.views.get(view))
+    /// The view of this name whose query is in its definition.
+    fn known(&self, view: &str, definition: &str) -> Option<&View> {
+        let worlds = [Some(&self.world), self.doubt.as_ref()].into_iter().flatten();
+        worlds.filter_map(|w| w.live.views.get(view)).find(|v| definition.contains(&v.query))
     }
 }
 

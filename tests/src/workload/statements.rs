@@ -31,6 +31,8 @@ pub struct View {
     pub attempts: Option<i64>,
     /// What it reads.
     pub inputs: Vec<String>,
+    /// How.
+    pub query: String,
 }
 
 /// A database with its savepoints.
@@ -57,6 +59,7 @@ pub enum Kind {
     CreateTableAs,
     CreateSource,
     CreateView,
+    ReplaceView,
     CreateSchema,
     DropTable,
     DropSource,
@@ -73,13 +76,14 @@ pub enum Kind {
     Restore,
 }
 
-const KINDS: [Kind; 18] = {
+const KINDS: [Kind; 19] = {
     use Kind::*;
     [
         CreateTable,
         CreateTableAs,
         CreateSource,
         CreateView,
+        ReplaceView,
         CreateSchema,
         DropTable,
         DropSource,
@@ -174,7 +178,24 @@ impl Statements {
                     )
                 })?
             }
-            Kind::CreateView => self.create_view(live)?,
+            Kind::CreateView => {
+                let over = live.tables.keys().chain(live.views.keys()).cloned().collect::<Vec<_>>();
+                let room = live.views.len() < 6;
+                let (name, view) = (self.name("m"), self.view(&over, live)?);
+                let sql = format!("CREATE MATERIALIZED VIEW {name} AS {}", view.query);
+                live.views.insert(name, view);
+                room.then_some(sql)?
+            }
+            Kind::ReplaceView => {
+                let name = self.one(live.views.keys().cloned())?;
+                // Over tables alone: it must not read itself.
+                let tables = live.tables.keys().cloned().collect::<Vec<_>>();
+                let attempts = live.views.get(&name)?.attempts;
+                let view = View { attempts, ..self.view(&tables, live)? };
+                let sql = format!("CREATE OR REPLACE MATERIALIZED VIEW {name} AS {}", view.query);
+                live.views.insert(name, view);
+                sql
+            }
             Kind::CreateSchema => {
                 let (room, name) = (live.schemas.len() < 2, self.name("a"));
                 live.schemas.insert(name.clone());
@@ -243,12 +264,7 @@ impl Statements {
         })
     }
 
-    fn create_view(&mut self, live: &mut Contents) -> Option<String> {
-        if live.views.len() >= 6 {
-            return None;
-        }
-        let name = self.name("m");
-        let over = live.tables.keys().chain(live.views.keys()).cloned().collect::<Vec<_>>();
+    fn view(&mut self, over: &[String], live: &Contents) -> Option<View> {
         let (one, two) = (self.one(over.iter().cloned()), self.one(over.iter().cloned()));
         let source = self.one(live.sources.iter().cloned());
         let (query, inputs) = match (self.random.random_range(0..6), one, two, source) {
@@ -262,8 +278,7 @@ impl Statements {
             (_, Some(a), ..) => (format!("SELECT v % 5 AS id, sum(v)::bigint AS v FROM {a} GROUP BY v % 5"), vec![a]),
             _ => return None,
         };
-        live.views.insert(name.clone(), View { attempts: None, inputs });
-        Some(format!("CREATE MATERIALIZED VIEW {name} AS {query}"))
+        Some(View { attempts: None, inputs, query })
     }
 
     fn write(&mut self, live: &mut Contents) -> Option<String> {

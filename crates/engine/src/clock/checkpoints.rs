@@ -18,11 +18,11 @@ impl Clock {
         self.committing + self.collecting.len() + self.in_flight.iter().filter(|f| f.checkpoint.is_some()).count()
     }
 
-    fn is_checkpoint_possible(&self) -> bool {
+    pub(super) fn is_checkpoint_possible(&self) -> bool {
         let most = usize::try_from(self.settings.integer("checkpoint_max_concurrent")).unwrap_or(1);
         let most = if self.is_state_tight() { 1 } else { most }; // state can only leave when none is on its way
         // A restart begins where the last checkpoint is, so that must be settled.
-        self.checkpoints_on_their_way() < most && !self.is_restart_due()
+        self.checkpoints_on_their_way() < most && !self.is_restart_due() && !self.is_checkpoint_awaited()
     }
 
     pub(super) fn checkpoint_due(&self) -> bool {
@@ -84,6 +84,10 @@ impl Clock {
             });
             for (_, reply) in self.checkpoint_waiters.extract_if(.., |(e, _)| *e <= epoch) {
                 let _ = reply.send(Err(error.clone()));
+            }
+            self.stop_awaiting(epoch, &error);
+            if epoch == self.checkpoint_epoch {
+                self.checkpoint_epoch = 0;
             }
             tracing::warn!(epoch, %error, "checkpoint failed");
             (self.dirty, self.failures) = (true, self.failures + 1);
@@ -155,6 +159,7 @@ impl Clock {
         match result {
             Ok(()) => {
                 self.failures = 0;
+                self.feed_taps(epoch);
                 tracing::debug!(epoch, entries = info.entries, bytes = info.bytes, duration = ?info.duration, "checkpoint");
                 for (_, reply) in self.checkpoint_waiters.extract_if(.., |(e, _)| *e <= epoch) {
                     let _ = reply.send(Ok(info.clone()));

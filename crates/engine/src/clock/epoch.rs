@@ -44,6 +44,9 @@ impl Clock {
             // What an unaligned checkpoint leaves in stashes still takes its share of memory.
             self.source_rows = if unaligned { rows + self.in_flight.iter().map(|f| f.source_rows).sum::<u64>() } else { 0 };
             self.last_checkpoint = self.last_barrier;
+            if !unaligned {
+                self.checkpoint_epoch = self.epoch;
+            }
             let epoch = self.epoch;
             self.checkpoint_waiters.extend(self.checkpoint_wanted.drain(..).map(|reply| (epoch, reply)));
         }
@@ -214,7 +217,9 @@ impl Clock {
 
     fn barrier(&self) -> Barrier {
         let jobs = self.jobs.iter().map(|(id, job)| {
-            let readers = self.readers.iter().filter(|r| r.jobs.contains(id));
+            // One that is to take another's place will go on with what that one has read, too.
+            let old = job.replaces.as_ref().map(|r| r.old);
+            let readers = self.readers.iter().filter(|r| r.jobs.contains(id) || old.is_some_and(|old| r.jobs.contains(&old)));
             JobMeta {
                 id: *id,
                 // Level in the state that this checkpoint freezes: only what completed epochs have shown.

@@ -10,6 +10,7 @@ use millpond_state::failpoint::failpoint;
 use tokio::sync::watch;
 
 use super::backfills::Throttle;
+use super::replace::Replaces;
 use super::{Clock, Control, Job, RestoredJob, Saved};
 use crate::checkpoint::error_of_text;
 use crate::job::{JobHandle, JobInfo, JobProgress, JobSpec, JobState, SourceInfo, SourceSpec};
@@ -30,7 +31,7 @@ impl Clock {
                 self.tell();
             }
             Control::CreateJob { spec, restored, reply } => {
-                let result = self.create_job(*spec, restored.map(|r| *r));
+                let result = self.create_job(*spec, restored.map(|r| *r), None);
                 self.tell();
                 let _ = reply.send(result);
             }
@@ -55,6 +56,16 @@ impl Clock {
                 let result = self.restart_job(id);
                 let _ = reply.send(result);
             }
+            Control::ReplaceJob(replacement, reply) => {
+                let result = self.replace_job(*replacement);
+                self.tell();
+                let _ = reply.send(result);
+            }
+            Control::SwitchJob(id, reply) => {
+                let result = self.switch_job(id);
+                self.tell();
+                let _ = reply.send(result);
+            }
             Control::Shutdown(reply) => {
                 // What has been decoded but not taken is read again after the restart.
                 for reader in &mut self.readers {
@@ -65,11 +76,16 @@ impl Clock {
         }
     }
 
-    fn create_job(&mut self, spec: JobSpec, restored: Option<RestoredJob>) -> Result<JobHandle> {
+    pub(super) fn create_job(&mut self, spec: JobSpec, restored: Option<RestoredJob>, replaces: Option<Replaces>) -> Result<JobHandle> {
         let spec = Arc::new(spec);
-        let edges = Edges { reads: spec.plan.relations(), writes: spec.output.id };
+        let mut edges = Edges { reads: spec.plan.relations(), writes: spec.output.id };
+        if let Some(replaces) = &replaces
+            && let Some(old) = self.jobs.get(&replaces.old).filter(|_| !replaces.taps.is_empty())
+        {
+            // It steps behind the job that it taps, and stops with it.
+            edges.reads.push(old.spec.output.id);
+        }
         let sources = edges.reads.iter().filter(|r| self.sources.contains_key(r)).copied().collect::<Vec<_>>();
-        let count = crate::dataflow::state_table_count(&spec.plan)?;
         let failed = restored.as_ref().and_then(|r| r.failed.as_deref());
         let backfilled = restored.as_ref().and_then(|r| r.backfilled.clone());
         let state = match (&restored, failed) {
@@ -113,7 +129,8 @@ impl Clock {
             state,
             progress,
             rows_total: None,
-            tables: spec.first_state_table..spec.first_state_table + count,
+            tables: spec.state_tables.clone(),
+            replaces,
             rows_done: Vec::new(),
             rows_before: backfilled.as_ref().map_or(0, |b| b.rows),
             unread: is_restored.then(|| Arc::new(backfilled.map(|b| b.unread).unwrap_or_default())),
@@ -155,7 +172,12 @@ impl Clock {
         let (spec, from, unread) = (Arc::clone(&job.spec), self.epoch + 1, job.unread.clone());
         self.dirty = true;
         self.shared.forget(id);
-        self.workers.send(|_| Command::CreateJob { spec: Arc::clone(&spec), from, unread: unread.clone(), stash: Arc::clone(&stash) });
+        let taps = job.replaces.as_ref().map(|r| r.taps.clone()).unwrap_or_default();
+        let create = |_| {
+            let (spec, stash) = (Arc::clone(&spec), Arc::clone(&stash));
+            Command::CreateJob { spec, from, unread: unread.clone(), stash, taps: taps.clone() }
+        };
+        self.workers.send(create);
     }
 
     fn drop_all(&mut self, relations: &[RelationId], jobs: &[JobId]) -> Result<()> {
@@ -167,9 +189,9 @@ impl Clock {
                 let error = Error::new(SqlState::QUERY_CANCELED, "the view was dropped");
                 let _ = job.progress.send(JobProgress { state: JobState::Failed(error), rows_done: 0, rows_total: None });
                 self.shared.forget(*id);
-                self.carried.retain(|t| !job.tables.contains(&t.table.0));
+                self.carried.retain(|t| !job.tables.contains(&t.table));
                 failpoint("drop-job-stopped");
-                self.store.state_remove(&job.tables.map(millpond_common::StateTableId).collect::<Vec<_>>())?;
+                self.store.state_remove(&job.tables)?;
             }
             self.forget_reader(*id);
         }
@@ -185,7 +207,7 @@ impl Clock {
     }
 
     /// Works out anew which jobs belong together.
-    fn connect(&mut self) {
+    pub(super) fn connect(&mut self) {
         let edges = self.edges();
         self.order = pipeline::upstream_first(&edges);
         self.components = pipeline::components(&edges);
@@ -198,6 +220,7 @@ impl Clock {
     pub(super) fn job_info(&self, job: &Job) -> JobInfo {
         JobInfo {
             id: job.spec.id,
+            spec: Arc::clone(&job.spec),
             name: job.spec.name.clone(),
             relation: job.spec.output.id,
             state: job.state.clone(),

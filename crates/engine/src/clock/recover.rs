@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use millpond_common::{Delta, Epoch, Error, JobId, RelationId, Result, SqlState, StateTableId};
+use millpond_common::{Delta, Epoch, Error, JobId, RelationId, Result, SqlState};
 use millpond_state::failpoint::failpoint;
 
 use super::{Clock, Job, Recovery};
@@ -27,14 +27,10 @@ use crate::{consolidate, pipeline, restart};
 
 impl Job {
     /// It stops, and is built again later.
-    fn await_restart(&mut self, state: JobState, recovery: Recovery) {
+    pub(super) fn await_restart(&mut self, state: JobState, recovery: Recovery) {
         self.state = state;
         self.recovery = Some(recovery);
         self.replay.clear();
-    }
-
-    fn state_tables(&self) -> Vec<StateTableId> {
-        self.tables.clone().map(StateTableId).collect()
     }
 
     /// It must not take part in epochs any more.
@@ -60,7 +56,9 @@ impl Clock {
     pub(super) fn fail(&mut self, id: JobId, error: &Error) {
         let Some(job) = self.jobs.get_mut(&id).filter(|j| !j.is_out()) else { return };
         let settings = job.options.over(&self.settings);
-        let wait = if restart::may_pass(error) { job.history.next_try(&settings, Instant::now()) } else { None };
+        // What is to replace a view that runs need not come back: its statement says why.
+        let may_pass = restart::may_pass(error) && job.replaces.is_none();
+        let wait = if may_pass { job.history.next_try(&settings, Instant::now()) } else { None };
         let Some(wait) = wait else { return self.give_up(id, error) };
         tracing::warn!(job = id.0, view = job.spec.name, %error, attempt = job.history.attempts, ?wait, "view has failed, and is restarted");
         let name = job.spec.name.clone();
@@ -70,6 +68,10 @@ impl Clock {
         for id in list.iter().skip(1) {
             if let Some(job) = self.jobs.get_mut(id).filter(|j| !j.is_out()) {
                 let reason = not_running(&name, "is restarting", error);
+                if job.replaces.is_some() {
+                    job.state = JobState::Failed(reason);
+                    continue;
+                }
                 job.await_restart(JobState::Restarting(reason), Recovery { next_try: None, anew: false });
             }
         }
@@ -148,7 +150,7 @@ impl Clock {
     pub(super) fn forget_changes(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
         self.store.rewind(job.spec.output.id, job.saved.as_ref().map_or(0, |s| s.epoch));
-        self.carried.retain(|t| !job.tables.contains(&t.table.0));
+        self.carried.retain(|t| !job.tables.contains(&t.table));
     }
 
     /// A checkpoint of this epoch makes the store forget changes that waiting jobs will need.
@@ -247,7 +249,7 @@ impl Clock {
         if saved.is_none() {
             job.held.clear();
             (job.fresh, job.rows_before) = (true, 0);
-            self.store.clear(spec.output.id, &job.state_tables())?;
+            self.store.clear(spec.output.id, &job.tables)?;
             failpoint("restart-cleared");
         }
         let position = |source: &RelationId| saved.as_ref()?.positions.iter().find(|(s, _)| s == source).map(|(_, p)| p.clone());
@@ -288,6 +290,11 @@ fn net(changes: Vec<(RelationId, Delta)>) -> Result<Vec<(RelationId, Delta)>> {
     }
     let sums = by_relation.into_iter().map(|(relation, deltas)| Ok(consolidate(&deltas)?.map(|delta| (relation, delta))));
     sums.filter_map(Result::transpose).collect()
+}
+
+/// Whether a job takes part in epochs, level with its inputs.
+pub(super) fn is_running(job: &Job) -> bool {
+    job.attached && matches!(job.state, JobState::Running)
 }
 
 fn not_running(view: &str, how: &str, error: &Error) -> Error {

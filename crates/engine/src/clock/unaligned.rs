@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use millpond_common::{Delta, Epoch, JobId, RelationId};
 
-use super::{Clock, InFlight};
+use super::{Clock, InFlight, Job};
 use crate::dead_letters::DEAD_LETTERS;
 use crate::job::JobState;
 use crate::log::Changes;
@@ -46,11 +46,12 @@ impl Clock {
     }
 
     /// Whether the next checkpoint need not wait for the epochs before it. What somebody waits for is aligned, so that all that was
-    /// written before is in its relations; so is the last one, those while views are being filled or restarted, and those that are to
+    /// written before is in its relations; so is the last one, those while views are being filled, replaced or restarted, and those that are to
     /// make room in memory, which stashes take.
     pub(super) fn is_unaligned(&self) -> bool {
         let is_wanted = !self.checkpoint_wanted.is_empty() || self.shutdown.is_some();
-        let calm = self.jobs.values().all(|j| !j.attached || (matches!(j.state, JobState::Running) && !j.is_out()));
+        let runs = |j: &Job| matches!(j.state, JobState::Running) && !j.is_out() && j.replaces.is_none();
+        let calm = self.jobs.values().all(|j| !j.attached || runs(j));
         let mode = self.settings.get("checkpoint_mode").is_ok_and(|mode| mode == "unaligned");
         let alone = !self.in_flight.is_empty() && self.checkpoints_on_their_way() == 0;
         mode && !is_wanted && alone && calm && !self.is_memory_tight()

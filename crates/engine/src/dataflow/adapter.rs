@@ -205,10 +205,17 @@ pub(super) fn union<'scope>(
     stream
 }
 
+/// What an operator gives, by epoch, for other jobs that read it; `None`: nobody does.
+pub(super) type Tapped = Rc<RefCell<Option<BTreeMap<Epoch, Vec<Delta>>>>>;
+
+/// An operator that acts once per epoch. It can move to another dataflow between two epochs.
+pub(super) type SharedOperator = Rc<RefCell<Box<dyn Operator>>>;
+
 /// What a stateful operator needs beside its inputs.
 pub(super) struct StatefulContext {
     pub failure: Failure,
     pub stats: Arc<OperatorStats>,
+    pub tapped: Tapped,
     pub worker: usize,
     pub workers: usize,
     /// The job's first epoch, and whether it starts without state.
@@ -226,10 +233,10 @@ const STEPS_TIME_MAX: Duration = Duration::from_millis(5);
 pub(super) fn stateful<'scope>(
     scope: Scope<'scope, Epoch>,
     inputs: Vec<(ChunkStream<'scope>, Option<Vec<usize>>)>,
-    mut operator: Box<dyn Operator>,
+    operator: SharedOperator,
     context: StatefulContext,
 ) -> (ChunkStream<'scope>, Activator) {
-    let StatefulContext { failure, stats, worker, workers, from, fresh, traffic, stash } = context;
+    let StatefulContext { failure, stats, tapped, worker, workers, from, fresh, traffic, stash } = context;
     let mut builder = OperatorBuilder::new(stats.name.clone(), scope);
     let count = inputs.len();
     let mut ports = inputs.into_iter().map(|(s, route)| add_port(&mut builder, s, route, workers, &traffic)).collect::<Vec<_>>();
@@ -268,8 +275,11 @@ pub(super) fn stateful<'scope>(
                 stats.rows_in.fetch_add(inputs.iter().flatten().map(|d| d.len() as u64).sum(), Relaxed);
                 let context = EpochContext { epoch, first: fresh && epoch == from, worker, workers };
                 let mut out = Vec::new();
-                failure.guard(|| operator.step(inputs, &context, &mut out));
+                failure.guard(|| operator.borrow_mut().step(inputs, &context, &mut out));
                 if !failure.is_set() {
+                    if let Some(tapped) = tapped.borrow_mut().as_mut() {
+                        tapped.entry(epoch).or_default().extend(out.iter().cloned());
+                    }
                     let mut session = output.activate();
                     let mut session = session.session_with_builder(&capability);
                     for delta in out {

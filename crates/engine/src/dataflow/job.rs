@@ -1,13 +1,15 @@
 //! A job's dataflow on one worker, built from its stream plan.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow_schema::SchemaRef;
 use millpond_common::ids::{vnode_owner, vnodes_of};
-use millpond_common::{Delta, Epoch, Error, RelationId, Result, StateTableId};
-use millpond_plan::{Operator as PlanOperator, StreamPlan};
+use millpond_common::{Delta, Epoch, Error, JobId, RelationId, Result, StateTableId};
+use millpond_plan::{Kept, Operator as PlanOperator, StreamPlan};
 use millpond_state::{Evicted, FrozenTable, ReadView, Store, TableLookup, TableStats, Unread};
 use timely::container::NoopBuilder;
 use timely::dataflow::operators::Input;
@@ -15,13 +17,15 @@ use timely::dataflow::{InputHandle, Scope};
 use timely::scheduling::Activator;
 use timely::worker::Worker;
 
-use super::adapter::{self, ChunkStream, Export, Failure, StatefulContext};
+use super::adapter::{self, ChunkStream, Export, Failure, SharedOperator, StatefulContext, Tapped};
 use super::backfill::{self, Backfill, Order, Target};
 use super::chunk::{Chunk, constant_hash};
-use super::import::Import;
+use super::import::{Fill, Import};
+use super::stored;
 use super::unaligned::{self, Stash, Traffic};
 use crate::job::{JobSpec, OperatorStats};
-use crate::operators::{self, Built, StateHandle, Stateless};
+use crate::messages::Tap;
+use crate::operators::{self, Built, EpochContext, StateHandle, Stateless};
 use crate::stash::{Place, Stashed};
 
 /// A job on this worker.
@@ -35,20 +39,41 @@ pub(super) struct LocalJob {
     failure_told: bool,
     /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
-    tables: Vec<Table>,
-    /// By operator: what it has not worked on.
-    stashes: Vec<(usize, Stash)>,
-    activators: Vec<Activator>,
+    /// Its imports that read what operators of other jobs give.
+    pub taps: Vec<Tap>,
+    /// By node of the plan.
+    nodes: BTreeMap<usize, LocalNode>,
+    /// By stateful node: what it has not worked on, and what wakes it.
+    waiting: Vec<(usize, Stash, Activator)>,
     /// What its state takes in memory, as of the last measurement.
     pub state_bytes: u64,
     dataflow: usize,
 }
 
+/// A stateful operator at work.
+#[derive(Clone)]
+pub(super) struct LocalNode {
+    operator: SharedOperator,
+    tables: Vec<Table>,
+    tapped: Tapped,
+    stats: Arc<OperatorStats>,
+}
+
 /// A state table of one of the job's operators.
+#[derive(Clone)]
 struct Table {
     id: StateTableId,
     handle: StateHandle,
-    stats: Arc<OperatorStats>,
+}
+
+/// From where a job begins.
+pub(super) enum Start<'a> {
+    /// Without state: it reads everything that its inputs hold.
+    Fresh(Vec<Tap>),
+    /// From its state in the store, with this yet to be read by its scans, and this waiting in it.
+    Restored(&'a [Unread], &'a [Stashed]),
+    /// From these operators as they are.
+    Moved(BTreeMap<usize, LocalNode>),
 }
 
 /// What building needs.
@@ -60,8 +85,12 @@ pub(super) struct Build<'a> {
 }
 
 impl LocalJob {
-    /// `unread`: what its scans have yet to read, for a job whose state is in the store; `None`: it begins without state.
-    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, unread: Option<&[Unread]>, stash: &[Stashed]) -> LocalJob {
+    pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, start: Start<'_>) -> LocalJob {
+        let (unread, moves, moved, taps, stash) = match start {
+            Start::Fresh(taps) => (None, false, BTreeMap::new(), taps, &[][..]),
+            Start::Restored(unread, stash) => (Some(unread), false, BTreeMap::new(), Vec::new(), stash),
+            Start::Moved(nodes) => (Some(&[][..]), true, nodes, Vec::new(), &[][..]),
+        };
         let (index, workers) = (build.worker.index(), build.worker.peers());
         let dataflow = build.worker.next_dataflow_index();
         let failure = Failure::default();
@@ -70,7 +99,7 @@ impl LocalJob {
         let view = build.store.read_view();
         let stash = stash.iter().filter(|s| s.job == spec.id).collect::<Vec<_>>();
         let traffic = build.traffic;
-        let (imports, tables, (stashes, activators), export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+        let (mut imports, (nodes, waiting), export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
             let mut graph = Graph {
                 spec: &spec,
                 plan,
@@ -85,9 +114,10 @@ impl LocalJob {
                 traffic,
                 register,
                 imports: Vec::new(),
-                tables: Vec::new(),
-                stashes: Vec::new(),
-                activators: Vec::new(),
+                moved,
+                nodes: BTreeMap::new(),
+                tables: spec.state_tables.iter().copied(),
+                waiting: Vec::new(),
                 streams: vec![None; plan.nodes.len()],
             };
             // Nodes are built in order, so that state tables are numbered alike on every worker and after a restart.
@@ -96,10 +126,13 @@ impl LocalJob {
             }
             let root = graph.streams.pop().flatten().unwrap_or_else(|| graph.empty());
             let export = adapter::export(scope, root, format!("export {}", spec.name), traffic);
-            (graph.imports, graph.tables, (graph.stashes, graph.activators), export)
+            (graph.imports, (graph.nodes, graph.waiting), export)
         });
         let vnodes = vnodes_of(index, workers);
-        for table in &tables {
+        for import in imports.iter_mut().filter(|i| taps.iter().any(|t| t.relation == i.relation)) {
+            import.fill = Some(Fill::default());
+        }
+        for table in nodes.values().flat_map(|n| &n.tables).filter(|_| !moves) {
             let lookup = TableLookup::new(build.store, table.id, vnodes.clone());
             table.handle.borrow_mut().attach(Rc::new(lookup), unread.is_some());
         }
@@ -112,10 +145,10 @@ impl LocalJob {
             export,
             failure,
             failure_told: false,
-            backfilling: true,
-            tables,
-            stashes,
-            activators,
+            backfilling: !moves,
+            taps,
+            nodes,
+            waiting,
             state_bytes: 0,
             dataflow,
         }
@@ -134,7 +167,7 @@ impl LocalJob {
 
     /// What changed in its state since the last call is to be drained.
     pub fn seal(&self) {
-        self.tables.iter().for_each(|table| table.handle.borrow_mut().seal());
+        self.tables().for_each(|table| table.handle.borrow_mut().seal());
     }
 
     /// Some of the sealed changes; `None`: there are no more.
@@ -143,36 +176,74 @@ impl LocalJob {
             let entries = table.handle.borrow_mut().drain(max)?;
             Some(FrozenTable { table: table.id, entries })
         };
-        self.tables.iter().find_map(drain)
+        self.tables().find_map(drain)
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.nodes.values().flat_map(|n| &n.tables)
+    }
+
+    /// Whether what a node gives is kept for other jobs, from the next epoch on.
+    pub fn set_tapped(&self, node: usize, on: bool) {
+        if let Some(node) = self.nodes.get(&node) {
+            node.tapped.replace(on.then(BTreeMap::new));
+        }
+    }
+
+    /// What a tapped node gave in an epoch.
+    pub fn take_tapped(&self, node: usize, epoch: Epoch) -> Vec<Delta> {
+        let taken = self.nodes.get(&node).and_then(|n| n.tapped.borrow_mut().as_mut()?.remove(&epoch));
+        taken.unwrap_or_default()
+    }
+
+    /// The operators that it taps have given, until it began, what the checkpoint before `view` tells.
+    pub fn feed_taps(&mut self, view: &ReadView, jobs: &BTreeMap<JobId, LocalJob>, (index, workers): (usize, usize)) {
+        let context = EpochContext { epoch: self.from, first: false, worker: index, workers };
+        for tap in &self.taps {
+            let Some(job) = jobs.get(&tap.job) else { continue };
+            let tables: Vec<_> = job.nodes.get(&tap.node).map(|n| n.tables.iter().map(|t| t.id).collect()).unwrap_or_default();
+            for fill in self.imports.iter_mut().filter(|i| i.relation == tap.relation).filter_map(|i| i.fill.as_mut()) {
+                let vnodes = vnodes_of(index, workers);
+                fill.rows = Some(stored::output(Arc::clone(&job.spec), tap.node, tables.clone(), view.clone(), context, vnodes));
+            }
+        }
+    }
+
+    /// The operators of a new plan, each with its state: kept ones come from `old`, the others from the job of the rest.
+    pub fn merge(plan: &StreamPlan, kept: &Kept, rest: &LocalJob, old: Option<&LocalJob>) -> BTreeMap<usize, LocalNode> {
+        let places = plan.rest(kept).places;
+        let node = |at: usize| match kept.get(at).copied().flatten() {
+            Some(place) => old?.nodes.get(&place),
+            None => rest.nodes.get(&places.iter().position(|p| *p == at)?),
+        };
+        (0..plan.nodes.len()).filter_map(|at| Some((at, node(at)?.clone()))).collect()
     }
 
     /// Brings the figures of its state up to date.
     pub fn measure(&mut self) {
         self.state_bytes = 0;
-        for tables in self.tables.chunk_by(|a, b| Arc::ptr_eq(&a.stats, &b.stats)) {
-            let sizes = tables.iter().map(|t| t.handle.borrow().stats());
+        for node in self.nodes.values() {
+            let sizes = node.tables.iter().map(|t| t.handle.borrow().stats());
             let all = sizes.fold(TableStats::default(), |a, b| TableStats { rows: a.rows + b.rows, bytes: a.bytes + b.bytes });
             self.state_bytes += all.bytes;
-            for table in tables.iter().take(1) {
-                table.stats.state_rows.store(all.rows, Ordering::Relaxed);
-                table.stats.state_bytes.store(all.bytes, Ordering::Relaxed);
-            }
+            node.stats.state_rows.store(all.rows, Ordering::Relaxed);
+            node.stats.state_bytes.store(all.bytes, Ordering::Relaxed);
         }
     }
 
     /// What each of its tables takes in memory.
     pub fn table_bytes(&self) -> impl Iterator<Item = u64> {
-        self.tables.iter().map(|t| t.handle.borrow().stats().bytes)
+        self.tables().map(|t| t.handle.borrow().stats().bytes)
     }
 
     /// Lets entries of one of its tables leave memory.
     pub fn evict(&self, table: usize, visits: usize) -> Option<Evicted> {
-        self.tables.get(table).map(|t| t.handle.borrow_mut().evict(visits))
+        self.tables().nth(table).map(|t| t.handle.borrow_mut().evict(visits))
     }
 
     /// Reads more of one of its tables. Returns whether there is nothing more to be read.
     pub fn warm(&self, table: usize, max: usize) -> bool {
-        let Some(table) = self.tables.get(table) else { return true };
+        let Some(table) = self.tables().nth(table) else { return true };
         let mut done = true;
         self.failure.guard(|| {
             done = table.handle.borrow_mut().warm(max)?;
@@ -189,7 +260,11 @@ impl LocalJob {
 
     /// No more rows of this relation in this epoch.
     pub fn finish_input(&mut self, relation: RelationId, epoch: Epoch) {
-        self.imports.iter_mut().filter(|i| i.relation == relation).for_each(|i| i.finish_epoch(epoch));
+        for import in self.imports.iter_mut().filter(|i| i.relation == relation) {
+            if let Err(error) = import.finish_epoch(epoch) {
+                self.failure.set(error);
+            }
+        }
     }
 
     fn backfills(&self) -> impl Iterator<Item = &Backfill> {
@@ -197,7 +272,8 @@ impl LocalJob {
     }
 
     /// Its scans read so many rows from this view, in an epoch whose input is still to come.
-    pub fn order(&self, epoch: Epoch, view: &ReadView, rows_max: usize) {
+    pub fn order(&mut self, epoch: Epoch, view: &ReadView, rows_max: usize) {
+        self.imports.iter_mut().filter_map(|i| i.fill.as_mut()).for_each(|fill| fill.rows_max = rows_max);
         let open = self.backfills().filter(|b| !b.is_over()).collect::<Vec<_>>();
         for backfill in &open {
             backfill.order(epoch, Order { view: view.clone(), rows_max: rows_max.div_ceil(open.len()) });
@@ -206,7 +282,10 @@ impl LocalJob {
 
     /// Rows read by backfills, and whether all are in when `epoch` is complete.
     pub fn backfill_progress(&self, epoch: Epoch) -> (u64, bool) {
-        (self.backfills().map(Backfill::rows).sum(), self.backfills().all(|b| b.has_ended(epoch)))
+        let fills = || self.imports.iter().filter_map(|i| i.fill.as_ref());
+        let rows = self.backfills().map(Backfill::rows).sum::<u64>() + fills().map(|f| f.read).sum::<u64>();
+        let ended = fills().all(|f| f.ended.is_some_and(|e| e <= epoch));
+        (rows, ended && self.backfills().all(|b| b.has_ended(epoch)))
     }
 
     /// What its scans have not read yet, by scan.
@@ -218,7 +297,7 @@ impl LocalJob {
     pub fn stash(&self) -> Vec<Stashed> {
         let job = self.spec.id;
         let mut all = Vec::new();
-        for (node, stash) in &self.stashes {
+        for (node, stash, _) in &self.waiting {
             for (epoch, ports) in stash.borrow().iter() {
                 for (port, delta) in ports.iter().enumerate().flat_map(|(port, deltas)| deltas.iter().map(move |d| (port, d))) {
                     let place = Place::Port { node: *node as u32, port: port as u32 };
@@ -232,7 +311,7 @@ impl LocalJob {
 
     /// Its operators may have something to do.
     pub fn activate(&self) {
-        self.activators.iter().for_each(Activator::activate);
+        self.waiting.iter().for_each(|(_, _, activator)| activator.activate());
     }
 
     /// All workers have read all.
@@ -255,9 +334,12 @@ struct Graph<'a, 'scope> {
     traffic: &'a Traffic,
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
-    tables: Vec<Table>,
-    stashes: Vec<(usize, Stash)>,
-    activators: Vec<Activator>,
+    /// Operators that exist already.
+    moved: BTreeMap<usize, LocalNode>,
+    nodes: BTreeMap<usize, LocalNode>,
+    /// Numbers for the tables of those that do not.
+    tables: std::iter::Copied<std::slice::Iter<'a, StateTableId>>,
+    waiting: Vec<(usize, Stash, Activator)>,
     streams: Vec<Option<ChunkStream<'scope>>>,
 }
 
@@ -280,27 +362,38 @@ impl<'scope> Graph<'_, 'scope> {
             }
             Ok(Built::Stateful(operator)) => {
                 let stats = self.stats(at);
-                for (_, handle) in operator.state() {
-                    let id = StateTableId(self.spec.first_state_table + self.tables.len() as u32);
-                    self.tables.push(Table { id, handle, stats: Arc::clone(&stats) });
-                }
+                let local = match self.moved.remove(&at) {
+                    Some(moved) => LocalNode { tapped: Tapped::default(), stats, ..moved },
+                    None => {
+                        let tables = operator.state().into_iter().map(|(_, handle)| {
+                            let missing = || Error::internal("a job has fewer state tables than its operators need");
+                            Ok(Table { id: self.tables.next().ok_or_else(missing)?, handle })
+                        });
+                        let tables = tables.collect::<Result<Vec<_>>>().unwrap_or_else(|error| {
+                            self.failure.set(error);
+                            Vec::new()
+                        });
+                        LocalNode { operator: Rc::new(RefCell::new(operator)), tables, tapped: Tapped::default(), stats }
+                    }
+                };
+                self.nodes.insert(at, local.clone());
                 let inputs = node.inputs.clone().into_iter().enumerate();
                 let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(node, port))).collect::<Vec<_>>();
                 let routes = inputs.iter().map(|(_, route)| route.clone()).collect::<Vec<_>>();
                 let stash = unaligned::restore(self.stash, at, &routes, self.from, (self.index, self.workers));
-                self.stashes.push((at, Rc::clone(&stash)));
                 let context = StatefulContext {
                     failure: self.failure.clone(),
-                    stats,
+                    stats: local.stats,
+                    tapped: local.tapped,
                     worker: self.index,
                     workers: self.workers,
                     from: self.from,
                     fresh: self.unread.is_none(),
                     traffic: self.traffic.clone(),
-                    stash,
+                    stash: Rc::clone(&stash),
                 };
-                let (stream, activator) = adapter::stateful(self.scope, inputs, operator, context);
-                self.activators.push(activator);
+                let (stream, activator) = adapter::stateful(self.scope, inputs, local.operator, context);
+                self.waiting.push((at, stash, activator));
                 stream
             }
             Err(error) => {
@@ -354,7 +447,7 @@ impl<'scope> Graph<'_, 'scope> {
         let (mut handle, stream) = self.scope.new_input_with_builder::<NoopBuilder<Chunk>>();
         handle.advance_to(self.from);
         let (stats, projection, schema) = (self.stats(at), projection.clone(), SchemaRef::clone(&node.schema));
-        let mut import = Import { relation: *relation, projection, schema, handle, stats, backfill: None };
+        let mut import = Import { relation: *relation, projection, schema, handle, stats, backfill: None, fill: None };
         let unread = self.unread.map(|list| list.get(self.imports.len()).cloned().unwrap_or_default());
         let stream = match self.view.spec(*relation).filter(|_| unread.as_ref().is_none_or(|u| !u.is_empty())) {
             None => stream,
@@ -410,13 +503,11 @@ impl<'scope> Graph<'_, 'scope> {
     }
 }
 
-/// How many state tables a plan needs.
-pub(crate) fn state_table_count(plan: &StreamPlan) -> Result<u32> {
-    let mut count = 0;
-    for at in 0..plan.nodes.len() {
-        if let Built::Stateful(operator) = operators::build(plan, at)? {
-            count += operator.state().len() as u32;
-        }
-    }
-    Ok(count)
+/// How many state tables each node of a plan needs.
+pub(crate) fn state_table_counts(plan: &StreamPlan) -> Result<Vec<usize>> {
+    let count = |at: usize| match operators::build(plan, at)? {
+        Built::Stateful(operator) => Ok(operator.state().len()),
+        _ => Ok(0),
+    };
+    (0..plan.nodes.len()).map(count).collect()
 }

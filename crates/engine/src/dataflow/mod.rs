@@ -5,6 +5,7 @@
 //! - [`adapter`]: how an [`crate::operators::Operator`] becomes a timely operator that acts once per epoch
 //! - [`import`]: how a relation's changes enter a job
 //! - [`backfill`]: how a new job gets what a relation already holds
+//! - [`stored`]: what an operator has given so far, from a checkpoint
 //! - [`unaligned`]: how a checkpoint overtakes what waits
 //! - [`chunk`]: the container that moves between operators, and its exchange by hash
 
@@ -14,9 +15,10 @@ mod chunk;
 mod import;
 mod job;
 mod residency;
+mod stored;
 mod unaligned;
 mod worker;
 
 pub(crate) use chunk::{decode_chunk, encode_chunk};
-pub(crate) use job::state_table_count;
+pub(crate) use job::state_table_counts;
 pub(crate) use worker::{Workers, spawn};

@@ -14,11 +14,11 @@ use timely::WorkerConfig;
 use timely::communication::Config as Communication;
 use timely::worker::Worker;
 
-use super::job::{Build, LocalJob};
+use super::job::{Build, LocalJob, Start};
 use super::residency::{self, Residency};
 use super::unaligned::{Pause, Traffic};
-use crate::job::OperatorStats;
-use crate::messages::{BackfillOrders, Command, EpochCommand, Report};
+use crate::job::{JobSpec, OperatorStats};
+use crate::messages::{BackfillOrders, Command, EpochCommand, Report, Tap};
 
 /// All workers of this process.
 pub(crate) struct Workers {
@@ -178,18 +178,14 @@ impl Loop {
 
     fn command(&mut self, worker: &mut Worker, command: Command) {
         match command {
-            Command::CreateJob { spec, from, unread, stash } => {
-                let register = Arc::clone(&self.register);
-                let mut build = Build { worker, store: &self.store, traffic: &self.traffic, register: &move |s| register(s) };
-                let restored = unread.is_some();
-                let job = LocalJob::build(&mut build, Arc::clone(&spec), from, unread.as_deref().map(Vec::as_slice), &stash);
-                if restored {
-                    self.residency.add(spec.id, job.table_bytes().count());
-                }
-                self.jobs.insert(spec.id, job);
+            Command::CreateJob { spec, from, unread, stash, taps } => {
+                self.set_tapped(&taps, true);
+                let start = unread.as_deref().map_or(Start::Fresh(taps), |unread| Start::Restored(unread, &stash));
+                self.build(worker, spec, from, start);
             }
             Command::DropJob(id) => {
                 if let Some(job) = self.jobs.remove(&id) {
+                    self.set_tapped(&job.taps, false);
                     self.drain_last(&job);
                     job.drop_from(worker);
                 }
@@ -198,6 +194,21 @@ impl Loop {
                 if let Some(job) = self.jobs.get(&id) {
                     job.set_level();
                 }
+            }
+            Command::FeedTaps { job: id, view } => {
+                if let Some(mut job) = self.jobs.remove(&id) {
+                    job.feed_taps(&view, &self.jobs, (worker.index(), worker.peers()));
+                    self.jobs.insert(id, job);
+                }
+            }
+            Command::SwitchJob { job: id, old, spec, kept, from } => {
+                let (Some(rest), old) = (self.jobs.remove(&id), self.jobs.remove(&old)) else { return };
+                let nodes = LocalJob::merge(&spec.plan, &kept, &rest, old.as_ref());
+                for job in old.into_iter().chain([rest]) {
+                    self.drain_last(&job);
+                    job.drop_from(worker);
+                }
+                self.build(worker, spec, from, Start::Moved(nodes));
             }
             Command::Epoch(command) => self.begin(command),
             Command::Seal(epoch) => {
@@ -213,11 +224,31 @@ impl Loop {
         }
     }
 
+    fn build(&mut self, worker: &mut Worker, spec: Arc<JobSpec>, from: Epoch, start: Start<'_>) {
+        let register = Arc::clone(&self.register);
+        let mut build = Build { worker, store: &self.store, traffic: &self.traffic, register: &move |s| register(s) };
+        let fresh = matches!(start, Start::Fresh(..));
+        let job = LocalJob::build(&mut build, Arc::clone(&spec), from, start);
+        if !fresh {
+            // Not all of its state need be in memory.
+            self.residency.add(spec.id, job.table_bytes().count());
+        }
+        self.jobs.insert(spec.id, job);
+    }
+
+    fn set_tapped(&self, taps: &[Tap], on: bool) {
+        for tap in taps {
+            if let Some(job) = self.jobs.get(&tap.job) {
+                job.set_tapped(tap.node, on);
+            }
+        }
+    }
+
     /// Feeds the epoch's input; inputs that are other active jobs' views stay open until those are done.
     fn begin(&mut self, mut command: EpochCommand) {
         if let Some(BackfillOrders { view, rows_max }) = command.backfill.take() {
             for (id, rows_max) in rows_max {
-                if let Some(job) = self.jobs.get(&id) {
+                if let Some(job) = self.jobs.get_mut(&id) {
                     job.order(command.epoch, &view, rows_max);
                 }
             }
@@ -261,7 +292,9 @@ impl Loop {
     }
 
     fn produced(&self, active: &[JobId]) -> Vec<RelationId> {
-        active.iter().filter_map(|id| self.jobs.get(id)).map(|j| j.spec.output.id).collect()
+        let jobs = || active.iter().filter_map(|id| self.jobs.get(id));
+        let tapped = jobs().flat_map(|j| &j.taps).filter(|t| active.contains(&t.job)).map(|t| t.relation);
+        jobs().map(|j| j.spec.output.id).chain(tapped).collect()
     }
 
     /// Publishes what is complete, in order of epochs and, within one, of jobs.
@@ -312,6 +345,20 @@ impl Loop {
         }
         if !deltas.is_empty() {
             self.store.publish(relation, epoch, deltas);
+        }
+        self.publish_tapped(id, epoch, active);
+    }
+
+    /// Passes on what operators of a job gave in an epoch to those that tap them.
+    fn publish_tapped(&mut self, id: JobId, epoch: Epoch, active: &[JobId]) {
+        for reader in active {
+            let taps = self.jobs.get(reader).map(|r| r.taps.clone()).unwrap_or_default();
+            for tap in taps.iter().filter(|t| t.job == id) {
+                let deltas = self.jobs.get(&id).map(|j| j.take_tapped(tap.node, epoch)).unwrap_or_default();
+                let Some(reader) = self.jobs.get_mut(reader) else { continue };
+                deltas.iter().for_each(|delta| reader.push(tap.relation, epoch, delta, None));
+                reader.finish_input(tap.relation, epoch);
+            }
         }
     }
 

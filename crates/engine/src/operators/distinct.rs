@@ -83,4 +83,17 @@ impl Operator for Distinct {
         }
         self.flush(&mut rows, &mut weights, out)
     }
+
+    fn into_output(self: Box<Self>, _context: &EpochContext, out: &mut Vec<Delta>) -> Result<()> {
+        let counts = self.counts.borrow();
+        let (mut rows, mut weights) = (Vec::new(), Vec::new());
+        for (row, _) in counts.iter().filter(|(_, count)| **count > 0) {
+            rows.push(row);
+            weights.push(1);
+            if rows.len() >= BATCH_ROWS_MAX {
+                self.flush(&mut rows, &mut weights, out)?;
+            }
+        }
+        self.flush(&mut rows, &mut weights, out)
+    }
 }

@@ -11,7 +11,7 @@ use arrow::datatypes::{
     Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
 };
 use arrow_row::Rows;
-use arrow_schema::{DataType, Schema, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, Schema, SchemaRef, SortOptions, TimeUnit};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use millpond_common::{Result, RowCodec, hash};
@@ -79,6 +79,18 @@ impl KeyCodec {
     /// The key columns of keys (virtual node's byte included), one row per key.
     pub fn decode<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
         Ok(self.codec.decode(keys.into_iter().map(|k| &k[1..]))?.columns().to_vec())
+    }
+
+    /// The key with which bytes begin that go on with a row of `rest`, whose columns have this order.
+    pub fn prefix<'a>(&self, rest: &Schema, order: &[SortOptions], bytes: &'a [u8]) -> Result<&'a [u8]> {
+        let own = self.codec.schema().fields();
+        let fields = own.iter().chain(rest.fields()).map(Arc::clone).collect::<Vec<_>>();
+        let options = own.iter().map(|_| SortOptions { descending: false, nulls_first: false }).chain(order.iter().copied());
+        let whole = RowCodec::with_order(Arc::new(Schema::new(fields)), &options.collect::<Vec<_>>())?;
+        let decoded = whole.decode([&bytes[1..]])?;
+        let columns = &decoded.columns()[..own.len()];
+        let length = if columns.is_empty() { 0 } else { self.codec.encode(columns)?.row(0).data().len() };
+        Ok(&bytes[..1 + length])
     }
 
     /// Which rows have no NULL in any key column; `None`: all.

@@ -31,7 +31,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use millpond_common::{Delta, Epoch, Error, Result};
-use millpond_plan::{Node, Operator as PlanOperator, StreamPlan};
+use millpond_plan::{JoinKind, Node, Operator as PlanOperator, StreamPlan};
 use millpond_state::StateTable;
 
 /// What an operator may know of the epoch in which it steps.
@@ -63,6 +63,10 @@ pub trait Operator {
     /// Consumes one epoch: `inputs[port]` holds all deltas of the epoch at that port. Pushes the exact net change of
     /// the output, in batches of bounded size with the node's schema.
     fn step(&mut self, inputs: Vec<Vec<Delta>>, context: &EpochContext, out: &mut Vec<Delta>) -> Result<()>;
+
+    /// Pushes all of its output so far, as its state, all of which is in memory, tells it; see [`tells_output`]. It is not used
+    /// again afterwards.
+    fn into_output(self: Box<Self>, context: &EpochContext, out: &mut Vec<Delta>) -> Result<()>;
 }
 
 /// An operator without memory; may be called per chunk, as soon as the chunk is there.
@@ -83,6 +87,24 @@ pub enum Built {
     Scan,
     /// Rows that are there from the first epoch on; one worker emits them, once.
     Values(Delta),
+}
+
+/// Whether the state of the node at `at` tells all of its output. A join does not keep rows that come out alone because their key
+/// is NULL.
+pub fn tells_output(plan: &StreamPlan, at: usize) -> bool {
+    let Some(node) = plan.nodes.get(at) else { return false };
+    let PlanOperator::Join { kind, on, null_equals_null: false, .. } = &node.operator else { return true };
+    let nullable = |port: usize| {
+        let input = node.inputs.get(port).and_then(|i| plan.nodes.get(*i));
+        let is_nullable = |column: usize| input.and_then(|n| n.schema.fields().get(column)).is_none_or(|f| f.is_nullable());
+        on.iter().any(|(left, right)| is_nullable(if port == 0 { *left } else { *right }))
+    };
+    match kind {
+        JoinKind::Inner | JoinKind::LeftSemi => true,
+        JoinKind::Left | JoinKind::LeftAnti => !nullable(0),
+        JoinKind::Right => !nullable(1),
+        JoinKind::Full => !nullable(0) && !nullable(1),
+    }
 }
 
 /// The columns of the input by which `port` of `node` must be distributed: rows equal in them reach the same worker.

@@ -9,7 +9,7 @@ use arrow::datatypes::Int64Type;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::prelude::{col, lit};
 use millpond_common::settings::Settings;
-use millpond_common::{Delta, JobId, RelationId, RelationSpec};
+use millpond_common::{Delta, JobId, RelationId, RelationSpec, StateTableId};
 use millpond_connect::FormatSpec;
 use millpond_engine::{Engine, EngineConfig, JobSpec, JobState, SourceSpec};
 use millpond_plan::{Node, Operator, PlanExpr, StreamPlan};
@@ -29,7 +29,7 @@ pub fn rows(rows: &[(i64, i64)]) -> RecordBatch {
 }
 
 pub fn node(operator: Operator, inputs: Vec<usize>) -> Node {
-    Node { operator, inputs, schema: schema(), append_only: false }
+    Node { operator, inputs, schema: schema(), append_only: false, expires: Vec::new() }
 }
 
 /// Rows of `input` with v above `limit`, v doubled.
@@ -45,7 +45,7 @@ pub fn view(id: u32, input: u32, limit: i64) -> JobSpec {
         name: format!("v{id}"),
         output: RelationSpec { id: RelationId(id), schema: schema(), key: Some(vec![0]), append_only: false },
         plan: StreamPlan { nodes, key: Some(vec![0]), append_only: false },
-        first_state_table: id * 100,
+        state_tables: vec![StateTableId(id * 100)],
         options: Settings::default(),
     }
 }

@@ -132,11 +132,8 @@ impl Source<'_> {
                 query_text,
             }));
         }
-        if create.or_replace {
-            return Err(Error::unsupported(
-                "CREATE OR REPLACE MATERIALIZED VIEW is not supported yet",
-                "Create the new view under another name, switch over, and drop the old one.",
-            ));
+        if create.or_replace && create.if_not_exists {
+            return Err(Error::new(SqlState::SYNTAX_ERROR, "OR REPLACE and IF NOT EXISTS contradict each other"));
         }
         let options = match create.options {
             ast::CreateTableOptions::None => BTreeMap::new(),
@@ -145,6 +142,7 @@ impl Source<'_> {
         };
         Ok(StatementKind::CreateMaterializedView(CreateMaterializedView {
             name,
+            or_replace: create.or_replace,
             if_not_exists: create.if_not_exists,
             columns,
             options,

@@ -183,7 +183,7 @@ impl<'a> Builder<'a> {
     // The list of nodes.
 
     pub(super) fn push(&mut self, operator: Operator, inputs: Vec<usize>, schema: SchemaRef, append_only: bool, key: Key) -> usize {
-        self.nodes.push(Node { operator, inputs, schema, append_only });
+        self.nodes.push(Node { operator, inputs, schema, append_only, expires: Vec::new() });
         self.keys.push(key.map(dedup));
         self.nodes.len() - 1
     }

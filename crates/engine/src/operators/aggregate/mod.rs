@@ -222,4 +222,16 @@ impl Operator for Aggregate {
         }
         self.settle(gathered, out)
     }
+
+    fn into_output(self: Box<Self>, _context: &EpochContext, out: &mut Vec<Delta>) -> Result<()> {
+        let (groups, values) = (self.groups.borrow(), self.values.borrow());
+        let mut results = Results::new(&self.keys, &self.calls, &self.schema);
+        let (mut place, mut row) = (Vec::new(), Vec::new());
+        for (key, group) in groups.iter().filter(|(_, group)| group.shown) {
+            self.results(group, key, &values, &mut place, &mut row)?;
+            results.push(key, &mut row, 1);
+            results.flush_if_full(out)?;
+        }
+        results.flush(out)
+    }
 }

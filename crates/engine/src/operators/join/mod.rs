@@ -22,7 +22,7 @@ use millpond_state::{KeyedState, MultiState};
 use self::pairs::Pairs;
 use super::expr::{Condition, pair_schema};
 use super::keys::{Interner, KeyCodec, Keys, RowBytes, WARM_KEYS};
-use super::output::coalesce;
+use super::output::{BATCH_ROWS_MAX, coalesce, diffs};
 use super::{EpochContext, Operator, StateHandle};
 
 const LEFT: usize = 0;
@@ -61,6 +61,18 @@ struct Side {
 impl Side {
     fn encode(&self, delta: &Delta) -> Result<RowBytes> {
         if self.keeps_rows { RowBytes::new(&self.codec, delta.batch.columns()) } else { Ok(RowBytes::Empty) }
+    }
+
+    /// All rows that are kept, which are forgotten.
+    fn take_input(&self) -> Result<Vec<Delta>> {
+        let rows = self.rows.replace(MultiState::new());
+        self.matches.replace(KeyedState::new());
+        let all = rows.iter().map(|(_, row, weight)| (row, weight)).collect::<Vec<_>>();
+        let delta = |part: &[(&[u8], i64)]| {
+            let batch = self.codec.decode(part.iter().map(|(row, _)| *row))?;
+            Ok(Delta::new(batch, diffs(part.iter().map(|(_, weight)| *weight).collect())))
+        };
+        all.chunks(BATCH_ROWS_MAX).map(delta).collect()
     }
 }
 
@@ -223,5 +235,22 @@ impl Operator for Join {
             }
         }
         Ok(())
+    }
+
+    fn into_output(mut self: Box<Self>, context: &EpochContext, out: &mut Vec<Delta>) -> Result<()> {
+        let [left, right] = &self.sides;
+        if right.keeps_rows {
+            // What it was given, given to it again.
+            let inputs = vec![left.take_input()?, right.take_input()?];
+            return self.step(inputs, context, out);
+        }
+        let (rows, others) = (left.rows.borrow(), right.rows.borrow());
+        let mut pairs = Pairs::new(&self.shape, RIGHT, &left.codec);
+        for (key, row, weight) in rows.iter() {
+            if let Some(weight) = self.shape.alone(LEFT, others.total(key) > 0, weight) {
+                pairs.other_alone(row, weight, out)?;
+            }
+        }
+        pairs.end(out)
     }
 }

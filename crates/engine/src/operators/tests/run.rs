@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::table::{Row, Rows, accumulate, batch, delta, lines, rows, show};
-use crate::operators::{Built, EpochContext, Operator, build};
+use crate::operators::{Built, EpochContext, Operator, build, tells_output};
 
 /// A plan of one operator over scans of these columns.
 pub fn plan(inputs: &[&SchemaRef], append_only: bool, operator: PlanOperator, schema: &SchemaRef) -> StreamPlan {
@@ -22,9 +22,16 @@ pub fn plan(inputs: &[&SchemaRef], append_only: bool, operator: PlanOperator, sc
         inputs: vec![],
         schema: SchemaRef::clone(schema),
         append_only,
+        expires: Vec::new(),
     };
     let mut nodes = inputs.iter().enumerate().map(scan).collect::<Vec<_>>();
-    nodes.push(Node { operator, inputs: (0..inputs.len()).collect(), schema: SchemaRef::clone(schema), append_only: false });
+    nodes.push(Node {
+        operator,
+        inputs: (0..inputs.len()).collect(),
+        schema: SchemaRef::clone(schema),
+        append_only: false,
+        expires: Vec::new(),
+    });
     StreamPlan { nodes, key: None, append_only: false }
 }
 
@@ -156,6 +163,20 @@ impl Run {
         }
     }
 
+    /// All of its output so far, as the state of the last checkpoint tells it.
+    fn told(&mut self) -> Rows {
+        self.freeze();
+        let operator = start(&self.plan);
+        for ((_, table), stored) in operator.state().into_iter().zip(&self.stored) {
+            stored.0.borrow().iter().try_for_each(|(key, value)| table.borrow_mut().load(key, value)).unwrap();
+        }
+        let context = EpochContext { epoch: self.epoch, first: false, worker: 0, workers: 1 };
+        let (mut out, mut told) = (Vec::new(), Rows::new());
+        operator.into_output(&context, &mut out).unwrap();
+        accumulate(&mut told, out.iter().flat_map(rows));
+        told
+    }
+
     /// Bytes of values in the last checkpoint.
     pub fn stored_bytes(&self) -> usize {
         self.stored.iter().map(|stored| stored.0.borrow().values().map(Vec::len).sum::<usize>()).sum()
@@ -191,6 +212,9 @@ pub fn random(seed: u64, plan: StreamPlan, row: impl Fn(usize, &mut StdRng) -> R
         let out = run.try_step(deltas).unwrap();
         accumulate(&mut output, out.iter().flat_map(rows));
         assert_eq!(output, twin(&input), "seed {seed}, epoch {epoch}, input {input:?}");
+        if epoch % 5 == 0 && tells_output(&run.plan, ports) {
+            assert_eq!(run.told(), output, "what the state tells, seed {seed}, epoch {epoch}");
+        }
         match rng.random_range(0..8) {
             0 => run.freeze(),
             1 => run.restart(),

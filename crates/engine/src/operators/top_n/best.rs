@@ -143,6 +143,19 @@ impl Operator for Best {
         }
         self.layout.flush(&mut pending, out)
     }
+
+    fn into_output(self: Box<Self>, _context: &EpochContext, out: &mut Vec<Delta>) -> Result<()> {
+        let kept = self.kept.borrow();
+        let (before, mut after, mut pending) = (View::default(), View::default(), Pending::default());
+        for (_, rows) in kept.iter() {
+            after.show(rows_of(rows).map(|row| (row, 1)), self.layout.window);
+            self.layout.compare(&before, &after, &mut pending);
+            if pending.len() >= BATCH_ROWS_MAX {
+                self.layout.flush(&mut pending, out)?;
+            }
+        }
+        self.layout.flush(&mut pending, out)
+    }
 }
 
 /// Rows as they are kept.

@@ -8,7 +8,7 @@ use arrow_schema::{Schema, SchemaRef, SortOptions};
 use millpond_common::{Delta, Result, RowCodec};
 use millpond_plan::SortKey;
 
-use super::super::keys::RowBytes;
+use super::super::keys::{KeyCodec, RowBytes};
 use super::super::output::{diffs, record_batch};
 
 /// Which rows of a partition come out.
@@ -37,6 +37,8 @@ pub struct Layout {
     order: RowCodec,
     /// The input's column at each encoded place.
     permutation: Vec<usize>,
+    /// How each encoded place is ordered.
+    options: Vec<SortOptions>,
     /// What comes out.
     pub window: Window,
     schema: SchemaRef,
@@ -130,7 +132,12 @@ impl Layout {
         let fields = permutation.iter().map(|c| Arc::clone(&input.fields()[*c])).collect::<Vec<_>>();
         let codec = |columns: usize| RowCodec::with_order(Arc::new(Schema::new(fields[..columns].to_vec())), &options[..columns]);
         let (order, codec) = (codec(ordered)?, codec(fields.len())?);
-        Ok(Layout { codec, order, permutation, window, schema: SchemaRef::clone(schema) })
+        Ok(Layout { codec, order, permutation, options, window, schema: SchemaRef::clone(schema) })
+    }
+
+    /// The partition's key with which a key of partition and whole row begins.
+    pub fn prefix<'a>(&self, partition: &KeyCodec, key: &'a [u8]) -> Result<&'a [u8]> {
+        partition.prefix(self.codec.schema(), &self.options, key)
     }
 
     /// Whole rows.

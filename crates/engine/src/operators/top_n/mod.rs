@@ -8,6 +8,7 @@ mod best;
 mod layout;
 
 use std::cell::RefCell;
+use std::ops::Bound;
 use std::rc::Rc;
 
 use arrow_schema::SchemaRef;
@@ -91,6 +92,23 @@ impl Operator for TopN {
             if pending.len() >= BATCH_ROWS_MAX {
                 self.layout.flush(&mut pending, out)?;
             }
+        }
+        self.layout.flush(&mut pending, out)
+    }
+
+    fn into_output(self: Box<Self>, _context: &EpochContext, out: &mut Vec<Delta>) -> Result<()> {
+        let rows = self.rows.borrow();
+        let (before, mut after, mut pending) = (View::default(), View::default(), Pending::default());
+        let mut next = rows.iter().next();
+        while let Some((key, _)) = next {
+            let prefix = self.layout.prefix(&self.partition, key)?;
+            self.look(&rows, prefix, &mut after);
+            self.layout.compare(&before, &after, &mut pending);
+            if pending.len() >= BATCH_ROWS_MAX {
+                self.layout.flush(&mut pending, out)?;
+            }
+            let last = rows.range(prefix).next_back().map_or(key, |(last, _)| last);
+            next = rows.between(Bound::Excluded(last), Bound::Unbounded).next();
         }
         self.layout.flush(&mut pending, out)
     }
