@@ -12,6 +12,7 @@ async fn views_and_acknowledged_writes_survive_random_kills() {
         let outcome = torture(&plan, dir.path()).await.unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(outcome.kills, plan.kills);
         assert!(outcome.acknowledged > 0);
+        assert_eq!(outcome.unaligned > 0, plan.is_unaligned());
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use millpond_tests::oracle::check_all;
-use millpond_tests::server::{Server, describe, rows, run, value};
+use millpond_tests::server::{Server, becomes, describe, rows, run, value};
 use tokio_postgres::Client;
 
 const SETUP: [&str; 5] = [
@@ -287,4 +287,40 @@ async fn a_view_that_has_failed_gets_a_query_that_works() {
     check(&client).await;
     run(&client, "DELETE FROM t WHERE id = 0").await;
     check(&client).await;
+}
+
+/// With unaligned checkpoints and a queue before a slow view, a view is replaced when the queue is worked off; after a kill, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_waits_for_what_is_on_its_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &["--parallelism", "2"]).await;
+    let client = set_up(&server).await;
+    for sql in [
+        "ALTER SYSTEM SET checkpoint_mode = 'unaligned'",
+        "ALTER SYSTEM SET checkpoint_interval = '20ms'",
+        "ALTER SYSTEM SET epochs_in_flight_max = 32",
+        "CREATE MATERIALIZED VIEW pair AS SELECT a.id, b.id AS other, b.v FROM t a JOIN t b ON (a.id * 31 + b.id * 17) % 1000 = a.k",
+        "CREATE MATERIALIZED VIEW total AS SELECT other, count(*) AS n, sum(v) AS s FROM pair GROUP BY other",
+    ] {
+        run(&client, sql).await;
+    }
+    let (next, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    for query in [
+        "SELECT other, s FROM (SELECT other, count(*) AS n, sum(v) AS s FROM pair GROUP BY other) AS q WHERE n > 1",
+        "SELECT v, count(*) AS n FROM pair GROUP BY v",
+    ] {
+        let writer = tokio::spawn(write(server.connect().await, Arc::clone(&next), Arc::clone(&stop)));
+        let client = server.connect().await;
+        becomes(&client, "SELECT count(*) > 0 FROM millpond.checkpoints WHERE kind = 'unaligned'", "t").await.unwrap();
+        run(&client, &format!("CREATE OR REPLACE MATERIALIZED VIEW total AS {query}")).await;
+        check(&client).await;
+        let before = value(&client, "SELECT max(epoch) FROM millpond.checkpoints").await;
+        let sql = format!("SELECT count(*) > 0 FROM millpond.checkpoints WHERE kind = 'unaligned' AND epoch > {before}");
+        becomes(&client, &sql, "t").await.unwrap();
+        server.kill();
+        writer.abort();
+        let _ = writer.await;
+        server.restart().await;
+        check(&server.connect().await).await;
+    }
 }

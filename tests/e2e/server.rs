@@ -64,16 +64,8 @@ async fn metrics_and_health_answer() {
     run(&client, "CREATE MATERIALIZED VIEW n AS SELECT count(*) AS n FROM t").await;
     run(&client, "INSERT INTO t VALUES (1)").await;
     run(&client, "CHECKPOINT").await;
-    let get = |path: &str| {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.http_port())).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    };
-    assert!(get("/healthz").contains("200 OK"));
-    let metrics = get("/metrics");
+    assert!(server.get("/healthz").contains("200 OK"));
+    let metrics = server.get("/metrics");
     for name in ["millpond_epoch", "millpond_checkpoint_duration_seconds", "millpond_job_output_rows{view=\"n\"}"] {
         assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
     }

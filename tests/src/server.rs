@@ -1,5 +1,6 @@
 //! A server as a child process, in a directory of its own.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -154,6 +155,15 @@ impl Server {
     /// The port for `/metrics`.
     pub fn http_port(&self) -> u16 {
         self.http_port
+    }
+
+    /// What it answers to a browser.
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.http_port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// A new session, if the server gives one.

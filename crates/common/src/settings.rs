@@ -84,6 +84,13 @@ pub const SETTINGS: &[Setting] = &[
         Scope::System,
         "Least time between a checkpoint's end and the next one's barrier.",
     ),
+    setting(
+        "checkpoint_mode",
+        "aligned",
+        Kind::OneOf(&["aligned", "unaligned"]),
+        Scope::System,
+        "Whether periodic checkpoints wait for the epochs before their barrier, or contain what waits in operators.",
+    ),
     setting("checkpoint_retention", "0", Kind::AtLeast(0), Scope::System, "How many of the last checkpoints are kept as savepoints."),
     setting(
         "checkpoint_timeout",
@@ -137,6 +144,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("default_transaction_read_only", "off", Kind::Bool, Scope::Session, "Whether new transactions are read-only."),
     setting("enable_fault_injection", "off", Kind::Bool, Scope::System, "Whether millpond_fail_after() exists and fails."),
+    setting("epochs_in_flight_max", "2", Kind::AtLeast(1), Scope::System, "Epochs between barrier and completion."),
     setting("extra_float_digits", "1", Kind::Integer, Scope::Session, "Accepted for clients; floats are always printed exactly."),
     setting(
         "idle_in_transaction_session_timeout",

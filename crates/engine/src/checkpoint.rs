@@ -12,14 +12,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Event;
 use crate::job::CheckpointInfo;
+use crate::stash::{self, Stashed};
 
-/// The engine's part of a checkpoint record: format 2.
+/// The engine's part of a checkpoint record: format 3.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Meta {
     version: u8,
     pub jobs: Vec<JobMeta>,
     /// Where the readers are that lead; those of jobs that are being filled may be behind.
     pub leaders: Vec<(RelationId, Position)>,
+    /// Of an unaligned checkpoint: the epochs that were on their way, and up to where the log is in them.
+    pub epochs: Vec<(Epoch, u64)>,
+    /// Entries of its stash.
+    pub stashed: u32,
 }
 
 /// What a checkpoint knows of a job.
@@ -54,6 +59,14 @@ impl Backfilled {
     }
 }
 
+/// What checkpoints of format 2 held: all were aligned.
+#[derive(Deserialize)]
+struct Meta2 {
+    _version: u8,
+    jobs: Vec<JobMeta>,
+    leaders: Vec<(RelationId, Position)>,
+}
+
 /// What checkpoints of format 1 held: backfills began anew.
 #[derive(Deserialize)]
 struct Meta1 {
@@ -76,8 +89,14 @@ impl From<JobMeta1> for JobMeta {
 }
 
 impl Meta {
+    /// Of an aligned checkpoint.
     pub fn new(jobs: Vec<JobMeta>, leaders: Vec<(RelationId, Position)>) -> Self {
-        Meta { version: 2, jobs, leaders }
+        Meta { version: 3, jobs, leaders, epochs: vec![], stashed: 0 }
+    }
+
+    /// Of an unaligned one.
+    pub fn with_stash(self, epochs: Vec<(Epoch, u64)>, stashed: u32) -> Self {
+        Meta { epochs, stashed, ..self }
     }
 
     pub fn encode(&self) -> Result<Vec<u8>> {
@@ -92,7 +111,11 @@ impl Meta {
                 let meta: Meta1 = bincode::deserialize(bytes)?;
                 Ok(Meta::new(meta.jobs.into_iter().map(JobMeta::from).collect(), vec![]))
             }
-            Some(2) => Ok(bincode::deserialize(bytes)?),
+            Some(2) => {
+                let Meta2 { jobs, leaders, .. } = bincode::deserialize(bytes)?;
+                Ok(Meta::new(jobs, leaders))
+            }
+            Some(3) => Ok(bincode::deserialize(bytes)?),
             Some(v) => Err(Error::new(millpond_common::SqlState::DATA_CORRUPTED, format!("checkpoint of unknown version {v}"))
                 .with_hint("This data directory was written by a newer Millpond.")),
         }
@@ -120,6 +143,9 @@ pub(crate) struct Frozen {
     pub started: Instant,
     pub started_at: SystemTime,
     pub stall: Duration,
+    pub is_aligned: bool,
+    /// What waited in the jobs.
+    pub stash: Arc<Vec<Stashed>>,
 }
 
 /// How a commit ended.
@@ -129,15 +155,19 @@ pub(crate) struct Committed {
     pub result: Result<()>,
 }
 
-/// The committer's loop. Ends when the clock drops its end.
-pub(crate) fn run(store: &Arc<Store>, work: &Receiver<Frozen>, done: &Sender<Event>) {
-    while let Ok(Frozen { checkpoint, started, started_at, stall }) = work.recv() {
+/// The committer's loop. Ends when the clock drops its end. `stashed`: entries of the stash that the last checkpoint has.
+pub(crate) fn run(store: &Arc<Store>, work: &Receiver<Frozen>, done: &Sender<Event>, mut stashed: u32) {
+    while let Ok(Frozen { mut checkpoint, started, started_at, stall, is_aligned, stash }) = work.recv() {
         let epoch = checkpoint.epoch;
-        let result = store.commit(checkpoint);
+        let result = stash::encode(&stash, stashed).and_then(|table| {
+            checkpoint.frozen.push(table);
+            store.commit(checkpoint)
+        });
+        stashed = stash.len() as u32;
         let (bytes, entries) = result.as_ref().map_or((0, 0), |s| (s.bytes, s.entries));
         let info = CheckpointInfo {
             epoch,
-            kind: "incremental",
+            kind: if is_aligned { "incremental" } else { "unaligned" },
             state: if result.is_ok() { "COMPLETED" } else { "FAILED" },
             started: started_at,
             duration: started.elapsed(),
@@ -166,7 +196,8 @@ mod tests {
         backfilled.append(vec![Unread::default(), Unread::all(5..9)], 100);
         backfilled.append(vec![Unread::default(), Unread::all(200..256)], 11);
         let job = JobMeta { id: JobId(7), level: false, failed: None, positions: vec![], backfilled: Some(backfilled) };
-        let again = Meta::new(vec![job], vec![(RelationId(3), Position(vec![1]))]).encode().and_then(|bytes| Meta::decode(&bytes)).ok();
+        let meta = Meta::new(vec![job], vec![(RelationId(3), Position(vec![1]))]).with_stash(vec![(8, 1)], 5);
+        let again = meta.encode().and_then(|bytes| Meta::decode(&bytes)).ok();
         let job = again.as_ref().and_then(|m| m.job(JobId(7))?.backfilled.as_ref());
         assert!(job.is_some_and(|b| b.rows == 111 && b.unread.len() == 2 && b.unread[0].is_empty()), "{again:?}");
         assert_eq!(
@@ -177,7 +208,10 @@ mod tests {
                 both
             })
         );
-        assert_eq!(again.map(|m| m.leaders.len()), Some(1));
-        assert!(Meta::decode(&[3, 0]).is_err_and(|e| e.hint().is_some()));
+        assert_eq!(again.map(|m| (m.leaders.len(), m.epochs, m.stashed)), Some((1, vec![(8, 1)], 5)));
+        // Version 2: no jobs, and a leader at the place [9] of source 3.
+        let two = b"\x02\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\x01\0\0\0\0\0\0\0\x09";
+        assert!(Meta::decode(two).is_ok_and(|m| m.leaders == [(RelationId(3), Position(vec![9]))] && m.epochs.is_empty()));
+        assert!(Meta::decode(&[4, 0]).is_err_and(|e| e.hint().is_some()));
     }
 }

@@ -1,7 +1,7 @@
 //! The barrier clock: one thread that decides what an epoch holds. All non-determinism enters here: which source
 //! chunks and which transactions belong to an epoch is chosen when its barrier is made.
 //!
-//! A barrier is made when fewer than [`EPOCHS_IN_FLIGHT_MAX`] epochs are on their way and there is input, not sooner
+//! A barrier is made when fewer than `epochs_in_flight_max` (2) epochs are on their way and there is input, not sooner
 //! than [`EPOCH_INTERVAL_MIN`] after the last one; at saturation epochs grow with what the readers have decoded
 //! meanwhile. Statements that change the set of jobs run between epochs, when none is on its way; so do restarts.
 
@@ -14,6 +14,7 @@ mod readers;
 mod recover;
 mod replace;
 mod settle;
+mod unaligned;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -39,10 +40,11 @@ use crate::pipeline::Edges;
 use crate::replace::Replacement;
 use crate::restart::History;
 use crate::source::SourceReader;
+use crate::stash::Stashed;
 use backfills::Throttle;
+pub(crate) use unaligned::Replay;
+use unaligned::{Cut, Pausing};
 
-/// Epochs between barrier and completion.
-const EPOCHS_IN_FLIGHT_MAX: usize = 2;
 /// Least time between two barriers while input keeps flowing.
 const EPOCH_INTERVAL_MIN: Duration = Duration::from_millis(2);
 /// Rows that one epoch takes from each source reader at most.
@@ -92,6 +94,8 @@ pub(crate) enum Control {
     JobOptions(JobId, Box<Settings>),
     /// A job and those that read from it begin anew.
     RestartJob(JobId, oneshot::Sender<Result<JobHandle>>),
+    /// Epochs that were on their way at the last checkpoint are made again.
+    Replay(Vec<Replay>),
     /// A job is to take another's place, once it is level.
     ReplaceJob(Box<Replacement>, oneshot::Sender<Result<JobHandle>>),
     /// Now it does.
@@ -108,6 +112,10 @@ pub(crate) struct RestoredJob {
     pub backfilled: Option<Backfilled>,
     /// Where sources' leaders were.
     pub leaders: Arc<Vec<(RelationId, Position)>>,
+    /// The newest epoch whose input is in its state or in the stash.
+    pub inputs: Epoch,
+    /// What waited when the checkpoint was made; nothing if it was aligned.
+    pub stash: Arc<Vec<Stashed>>,
 }
 
 /// A job as the clock knows it.
@@ -156,8 +164,13 @@ struct Job {
 /// From where a job can go on.
 #[derive(Clone)]
 struct Saved {
+    /// What its relation, and those that it reads, are as of.
     epoch: Epoch,
+    /// Its state and its stash have the input up to this one.
+    inputs: Epoch,
     positions: Vec<(RelationId, Position)>,
+    /// Of all jobs; nothing if the checkpoint was aligned.
+    stash: Arc<Vec<Stashed>>,
 }
 
 /// What is kept of a failed job until its restart.
@@ -184,6 +197,8 @@ struct InFlight {
     waiting: usize,
     /// Transactions up to this number are in it.
     log_seq: u64,
+    /// Rows that sources gave to jobs in it.
+    source_rows: u64,
     checkpoint: Option<Barrier>,
 }
 
@@ -199,6 +214,8 @@ struct Barrier {
     leaders: Vec<(RelationId, Position)>,
     waiting: usize,
     stall: Duration,
+    /// Of an unaligned one, once all workers have sealed.
+    cut: Option<Cut>,
     /// It took too long: what it has collected belongs to the next one.
     abandoned: bool,
 }
@@ -224,6 +241,8 @@ pub(crate) struct Clock {
     in_flight: VecDeque<InFlight>,
     /// Complete epochs whose checkpoint still waits for state.
     collecting: VecDeque<InFlight>,
+    /// Workers are paused.
+    pausing: Option<Pausing>,
     last_barrier: Instant,
     /// Durable transactions that no epoch holds yet.
     transactions: Vec<(u64, Changes)>,
@@ -297,6 +316,7 @@ impl Clock {
             log_seq: start.log_seq,
             in_flight: VecDeque::new(),
             collecting: VecDeque::new(),
+            pausing: None,
             last_barrier: Instant::now(),
             transactions: Vec::new(),
             tables: BTreeMap::new(),
@@ -377,11 +397,17 @@ impl Clock {
             || (!self.is_memory_tight() && self.readers.iter().any(|r| r.has_input() && self.may_take(r)))
     }
 
+    /// Whether another epoch may be on its way. An unaligned checkpoint's need not wait for one of the others.
+    fn has_room(&self, checkpoint: bool) -> bool {
+        let max = self.epochs_in_flight_max() + usize::from(checkpoint && self.is_unaligned());
+        self.pausing.is_none() && self.in_flight.len() < max
+    }
+
     /// How long nothing can become due; `None`: until an event comes.
     fn time_to_wait(&self) -> Option<Duration> {
-        let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
+        let room = self.has_room(false);
         let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
-        let checkpoint = self.time_to_checkpoint().filter(|_| room);
+        let checkpoint = self.time_to_checkpoint().filter(|_| self.has_room(true));
         let backfill = self.time_to_backfill().filter(|_| room);
         [epoch, checkpoint, backfill, self.time_to_timeout(), self.time_to_restart()].into_iter().flatten().min()
     }
@@ -392,6 +418,9 @@ impl Clock {
             return;
         }
         self.abandon_checkpoints();
+        if self.pausing.is_some() {
+            return;
+        }
         // Statements wait for the epochs on their way, and later epochs for the statements.
         while let Some(next) = self.control.front() {
             use Control::{CreateJob, Drop, ReplaceJob, RestartJob, SwitchJob};
@@ -417,9 +446,8 @@ impl Clock {
             return;
         }
         let checkpoint = self.checkpoint_due();
-        let room = self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX;
         let epoch = self.has_input() && self.last_barrier.elapsed() >= EPOCH_INTERVAL_MIN;
-        if room && (checkpoint || epoch) {
+        if self.has_room(checkpoint) && (checkpoint || epoch) {
             self.make_epoch(checkpoint);
         }
     }

@@ -50,18 +50,22 @@ pub(crate) fn read(view: &ReadView) -> Result<Vec<DeadLetter>> {
     let mut letters = Vec::new();
     for batch in view.scan(DEAD_LETTERS, Scan { projection: None, vnodes: 0..VNODE_COUNT })? {
         let batch = batch?;
-        let numbers = |c: usize| batch.column(c).as_primitive::<Int64Type>();
-        let texts = |c: usize| batch.column(c).as_string::<i32>();
-        letters.extend((0..batch.num_rows()).map(|i| DeadLetter {
-            source: RelationId(u32::try_from(numbers(0).value(i)).unwrap_or(0)),
-            position: texts(1).value(i).to_string(),
-            raw: batch.column(2).as_binary::<i32>().value(i).to_vec(),
-            error: texts(3).value(i).to_string(),
-            at: numbers(4).value(i),
-        }));
+        letters.extend((0..batch.num_rows()).map(|row| letter(&batch, row)));
     }
     letters.sort_by(|a, b| (a.at, a.source, &a.position).cmp(&(b.at, b.source, &b.position)));
     Ok(letters)
+}
+
+fn letter(batch: &RecordBatch, row: usize) -> DeadLetter {
+    let number = |c: usize| batch.column(c).as_primitive::<Int64Type>().value(row);
+    let text = |c: usize| batch.column(c).as_string::<i32>().value(row).to_string();
+    DeadLetter {
+        source: RelationId(u32::try_from(number(0)).unwrap_or(0)),
+        position: text(1),
+        raw: batch.column(2).as_binary::<i32>().value(row).to_vec(),
+        error: text(3),
+        at: number(4),
+    }
 }
 
 fn delta(rows: &[(&DeadLetter, i64)]) -> Result<Delta> {
@@ -86,11 +90,30 @@ pub(crate) struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Those that the last checkpoint has.
-    pub fn load(view: &ReadView) -> Result<Self> {
+    /// Those that the last checkpoint has: in its relation, and as changes of later epochs.
+    pub fn load<'a>(view: &ReadView, later: impl Iterator<Item = &'a Delta>) -> Result<Self> {
         let mut letters = DeadLetters::default();
         read(view)?.into_iter().for_each(|letter| letters.keep(letter));
+        for delta in later {
+            let mut gone = 0;
+            for row in 0..delta.len() {
+                match delta.weight(row) > 0 {
+                    true => letters.keep(letter(&delta.batch, row)),
+                    false => gone += 1,
+                }
+            }
+            letters.forget_oldest(gone);
+        }
         Ok(letters)
+    }
+
+    fn forget_oldest(&mut self, count: usize) -> Vec<DeadLetter> {
+        let removed = self.kept.drain(..count.min(self.kept.len())).collect::<Vec<_>>();
+        for letter in &removed {
+            self.known.remove(&(letter.source, letter.position.clone()));
+            self.counts.entry(letter.source).and_modify(|n| *n -= 1);
+        }
+        removed
     }
 
     fn keep(&mut self, letter: DeadLetter) {
@@ -112,11 +135,7 @@ impl DeadLetters {
         for Rejected { place, raw, error } in rejected {
             self.keep(DeadLetter { source, position: place, raw, error: error.to_string(), at });
         }
-        let removed = self.kept.drain(..self.kept.len().saturating_sub(max)).collect::<Vec<_>>();
-        for letter in &removed {
-            self.known.remove(&(letter.source, letter.position.clone()));
-            self.counts.entry(letter.source).and_modify(|n| *n -= 1);
-        }
+        let removed = self.forget_oldest(self.kept.len().saturating_sub(max));
         // What came and went at once is no change.
         let old = removed.iter().take(before).map(|l| (l, -1));
         let new = self.kept.iter().skip(before.saturating_sub(removed.len())).map(|l| (l, 1));

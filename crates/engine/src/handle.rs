@@ -14,13 +14,14 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::checkpoint::Meta;
-use crate::clock::{Clock, ClockStart, Control, Event, RestoredJob};
-use crate::dead_letters::{DeadLetter, DeadLetters};
+use crate::clock::{Clock, ClockStart, Control, Event, Replay, RestoredJob};
+use crate::dead_letters::{DEAD_LETTERS, DeadLetter, DeadLetters};
 use crate::job::{CheckpointInfo, JobHandle, JobInfo, JobSpec, JobState, OperatorInfo, OperatorStats, SourceInfo, SourceSpec};
-use crate::log::{self, LogRequest};
+use crate::log::{self, Changes, LogRequest};
 use crate::messages::Report;
 use crate::pipeline::{self, Edges};
 use crate::replace::Replacement;
+use crate::stash::{self, Place, Stashed};
 use crate::{checkpoint, dataflow, dead_letters};
 
 /// Checkpoints kept for `millpond.checkpoints`.
@@ -54,6 +55,10 @@ pub(crate) struct Shared {
 impl Shared {
     pub fn visible(&self, epoch: Epoch, log_seq: u64) {
         self.visible.send_replace((epoch, log_seq));
+    }
+    /// What is visible.
+    pub fn newest(&self) -> (Epoch, u64) {
+        *self.visible.borrow()
     }
     pub fn checkpoint(&self, info: CheckpointInfo) {
         let mut list = self.checkpoints.lock();
@@ -105,6 +110,21 @@ fn going_on(meta: &Meta, store: &Store, jobs: &[JobSpec]) -> BTreeSet<JobId> {
     found
 }
 
+/// The epochs that an unaligned checkpoint found on their way. Their transactions leave the tail.
+fn replays(meta: &Meta, stash: &[Stashed], jobs: &BTreeSet<JobId>, tail: &mut Vec<(u64, Changes)>) -> Vec<Replay> {
+    let published = |epoch| {
+        stash.iter().filter(move |s| s.epoch == epoch).filter_map(|s| match s.place {
+            Place::Published(relation) if relation == DEAD_LETTERS || jobs.contains(&s.job) => Some((relation, s.delta.clone())),
+            _ => None,
+        })
+    };
+    let mut replay = |(epoch, log_seq): &(Epoch, u64)| {
+        let later = tail.split_off(tail.partition_point(|(seq, _)| seq <= log_seq));
+        Replay { epoch: *epoch, transactions: std::mem::replace(tail, later), published: published(*epoch).collect() }
+    };
+    meta.epochs.iter().map(&mut replay).collect()
+}
+
 /// The jobs whose relations a checkpoint has as their queries say: they were neither being filled nor failed.
 pub fn running_in(recovered: &Recovered) -> Result<BTreeSet<JobId>> {
     let meta = Meta::decode(&recovered.meta)?;
@@ -149,6 +169,7 @@ impl Engine {
             store.relation_add(table.clone());
         }
         store.relation_add(dead_letters::spec());
+        let newest = recovered.log_tail.last().map_or(0, |(seq, _)| *seq);
         let mut tail = Vec::new();
         for (seq, bytes) in &recovered.log_tail {
             let changes = log::decode(bytes, &find)?;
@@ -156,6 +177,10 @@ impl Engine {
             tail.push((*seq, changes));
         }
         let going_on = going_on(&meta, &store, &jobs);
+        let stash = Arc::new(stash::load(&store, meta.stashed)?);
+        if !meta.epochs.is_empty() {
+            tracing::info!(epochs = meta.epochs.len(), chunks = stash.len(), "the last checkpoint was unaligned: its epochs come first");
+        }
         for spec in &jobs {
             if !going_on.contains(&spec.id) {
                 store.state_remove(&spec.state_tables)?;
@@ -174,7 +199,8 @@ impl Engine {
         let (of_store, of_events, of_shared) = (Arc::clone(&store), events.clone(), Arc::clone(&shared));
         spawn("log", Box::new(move || log::run(&of_store, &log_requests, &of_events, &of_shared.acknowledged)))?;
         let (of_store, of_events) = (Arc::clone(&store), events.clone());
-        spawn("committer", Box::new(move || checkpoint::run(&of_store, &commits, &of_events)))?;
+        spawn("committer", Box::new(move || checkpoint::run(&of_store, &commits, &of_events, meta.stashed)))?;
+        let letters = stash.iter().filter(|s| s.place == Place::Published(DEAD_LETTERS)).map(|s| &s.delta);
         let clock = Clock::new(ClockStart {
             store: Arc::clone(&store),
             shared: Arc::clone(&shared),
@@ -186,7 +212,7 @@ impl Engine {
             epoch: recovered.epoch,
             log_seq: recovered.log_tail.first().map_or(0, |(seq, _)| seq.saturating_sub(1)),
             settings: config.settings,
-            dead_letters: DeadLetters::load(&store.read_view())?,
+            dead_letters: DeadLetters::load(&store.read_view(), letters)?,
         });
         let engine = Engine { store, events, log, shared };
         tables.into_iter().try_for_each(|t| engine.control(Control::CreateTable(t)))?;
@@ -196,20 +222,27 @@ impl Engine {
         let (going_on, anew): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|j| going_on.contains(&j.id));
         let leaders = Arc::new(meta.leaders.clone());
         let goes_on = going_on.iter().map(|j| j.id).collect::<BTreeSet<_>>();
+        let mut replays = replays(&meta, &stash, &goes_on, &mut tail);
+        let inputs = meta.epochs.last().map_or(recovered.epoch, |(epoch, _)| *epoch);
         for spec in going_on.into_iter().chain(anew) {
+            if !goes_on.contains(&spec.id) && !replays.is_empty() {
+                engine.control(Control::Replay(std::mem::take(&mut replays)))?;
+            }
             let known = meta.job(spec.id).filter(|j| goes_on.contains(&j.id) || j.failed.is_some());
             let restored = known.map(|j| RestoredJob {
                 positions: j.positions.clone(),
                 failed: j.failed.clone(),
                 backfilled: j.backfilled.clone(),
                 leaders: Arc::clone(&leaders),
+                inputs,
+                stash: Arc::clone(&stash),
             });
             let restored = restored.map(Box::new);
             let (reply, answer) = oneshot::channel();
             engine.control(Control::CreateJob { spec: Box::new(spec), restored, reply })?;
             started.push(answer);
         }
-        let newest = tail.last().map_or(0, |(seq, _)| *seq);
+        engine.control(Control::Replay(replays))?;
         if !tail.is_empty() {
             engine.events.send(Event::Transactions(tail)).map_err(|_| stopped())?;
         }
@@ -220,7 +253,7 @@ impl Engine {
             }
         }
         // Nobody may read before what was answered is there again.
-        while engine.shared.visible.borrow().1 < newest {
+        while engine.shared.newest().0 < inputs || engine.shared.newest().1 < newest {
             if let Some(result) = engine.shared.ended.borrow().clone() {
                 return result.and(Err(stopped()));
             }

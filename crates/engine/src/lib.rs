@@ -11,6 +11,7 @@
 //! - `dataflow/`: jobs as timely dataflows on worker threads; nothing else names timely
 //! - [`operators`]: the incremental operators, one a file
 //! - `checkpoint.rs`: the committer thread, and what a checkpoint records of the engine
+//! - `stash.rs`: what unaligned checkpoints hold of epochs on their way
 //! - `messages.rs`: what clock and workers say to each other
 //! - [`job`]: jobs, sources, checkpoints as callers see them
 
@@ -28,9 +29,11 @@ mod pipeline;
 mod replace;
 mod restart;
 mod source;
+mod stash;
 
 pub use consolidate::consolidate;
 pub use dead_letters::{DEAD_LETTERS, DeadLetter};
 pub use handle::{Engine, EngineConfig, running_in, state_tables_needed};
 pub use job::{CheckpointInfo, JobHandle, JobInfo, JobProgress, JobSpec, JobState, OperatorInfo, SourceInfo, SourceSpec};
 pub use replace::{Replacement, kept, state_tables};
+pub use stash::STASH;

@@ -9,6 +9,7 @@ use millpond_plan::Kept;
 use millpond_state::{FrozenTable, ReadView, Unread};
 
 use crate::job::JobSpec;
+use crate::stash::Stashed;
 
 /// In a job's plan a scan of `relation` reads what a node of another job gives.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(crate) enum Command {
         /// What its scans of tables and views have yet to read; its state is in the store as of the epoch before `from`.
         /// `None`: it begins without state, and reads everything.
         unread: Option<Arc<Vec<Unread>>>,
+        /// What waited in it in epochs from `from` on.
+        stash: Arc<Vec<Stashed>>,
         /// Relations that stand for operators of other jobs.
         taps: Vec<Tap>,
     },
@@ -38,6 +41,10 @@ pub(crate) enum Command {
     SwitchJob { job: JobId, old: JobId, spec: Arc<JobSpec>, kept: Arc<Kept>, from: Epoch },
     /// Forget a job.
     DropJob(JobId),
+    /// All are paused and nothing is on its way: seal.
+    Seal(Epoch),
+    /// All have sealed: go on.
+    Resume,
     /// An epoch begins.
     Epoch(EpochCommand),
     /// State is read without need while it takes less than `max` bytes on this worker.
@@ -58,6 +65,8 @@ pub(crate) struct EpochCommand {
     pub backfill: Option<BackfillOrders>,
     /// Seal all state when the epoch is done, before any later one begins.
     pub checkpoint: bool,
+    /// Pause when the epoch's input is there, and seal as soon as nothing is on its way.
+    pub unaligned: bool,
 }
 
 /// From where backfilling jobs read in an epoch, and how much.
@@ -93,6 +102,10 @@ pub(crate) enum Report {
     },
     /// State has been evicted as far as possible; it takes so much now.
     Evicted { state_bytes: u64 },
+    /// Paused: chunks sent to each worker so far, and received.
+    Quiet { epoch: Epoch, sent: Vec<u64>, received: u64 },
+    /// Sealed: what waits at operators, of epochs up to this one. `failed`: as above; nothing of such a job belongs to the checkpoint.
+    Sealed { epoch: Epoch, stash: Vec<Stashed>, failed: Vec<(JobId, Error)> },
     /// What changed since the last checkpoint, as of this epoch's end. Comes when all of it is encoded, later than `EpochDone`.
     /// `unread`: by job, what its scans had not read at that time, and how many rows they had since the server's start.
     Frozen { epoch: Epoch, tables: Vec<FrozenTable>, unread: Vec<(JobId, Vec<Unread>, u64)>, stall: Duration },

@@ -11,7 +11,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionContext;
 use millpond_common::settings::{self, Scope, Settings};
 use millpond_common::{Error, RelationId, Result, SqlState};
-use millpond_engine::{DEAD_LETTERS, Engine, EngineConfig, SourceSpec};
+use millpond_engine::{DEAD_LETTERS, Engine, EngineConfig, STASH, SourceSpec};
 use millpond_sql::{Catalog, Relation, RelationKind, base_context, set_fault_injection};
 use millpond_state::failpoint::failpoint;
 use millpond_state::remote::{Cancel, RemoteOptions, RemoteStorage, Uploader, UploaderOptions, open_or_restore};
@@ -306,7 +306,7 @@ fn configure_storage(store: &Store, settings: &Settings) -> Result<()> {
 /// Deletes what a crash between two steps of a statement left behind: rows and state that no record names.
 fn remove_leftovers(store: &Store, known: &Known) -> Result<()> {
     let mut ids = known.catalog.relations().map(|r| r.id.0).collect::<BTreeSet<_>>();
-    ids.insert(DEAD_LETTERS.0);
+    ids.extend([DEAD_LETTERS.0, STASH.0]);
     for job in &known.jobs {
         ids.extend(job.state_tables()?.iter().map(|t| t.0));
     }

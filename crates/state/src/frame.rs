@@ -9,17 +9,18 @@ use millpond_common::{Error, Result, SqlState};
 use crate::planted::planted;
 
 /// One kind of file or record.
-pub(crate) struct Frame {
-    pub(crate) magic: &'static [u8; 4],
+pub struct Frame {
+    /// The first bytes.
+    pub magic: &'static [u8; 4],
     /// The newest version that this program reads, and the one it writes.
-    pub(crate) version: u16,
+    pub version: u16,
     /// What it is, for errors.
-    pub(crate) what: &'static str,
+    pub what: &'static str,
 }
 
 impl Frame {
     /// The body with what goes before it.
-    pub(crate) fn seal(&self, body: &[u8]) -> Vec<u8> {
+    pub fn seal(&self, body: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(14 + body.len());
         bytes.extend_from_slice(self.magic);
         bytes.extend_from_slice(&self.version.to_le_bytes());
@@ -29,7 +30,7 @@ impl Frame {
     }
 
     /// The body of what was sealed, if it is whole and of a known version.
-    pub(crate) fn open<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8]> {
+    pub fn open<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8]> {
         let (magic, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| self.damaged())?;
         let (version, rest) = rest.split_first_chunk::<2>().ok_or_else(|| self.damaged())?;
         let (checksum, body) = rest.split_first_chunk::<8>().ok_or_else(|| self.damaged())?;
@@ -52,7 +53,8 @@ impl Frame {
         self.open(&bytes).map(<[u8]>::to_vec).map_err(named)
     }
 
-    pub(crate) fn damaged(&self) -> Error {
+    /// It is not what was sealed.
+    pub fn damaged(&self) -> Error {
         Error::new(SqlState::DATA_CORRUPTED, format!("{} is damaged", self.what))
     }
 }

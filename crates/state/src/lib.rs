@@ -57,6 +57,7 @@ pub mod tables;
 mod tiers;
 mod write;
 
+pub use frame::Frame;
 pub use lookup::TableLookup;
 pub use options::{Compression, StoreOptions, Tuning};
 pub use part::{KeySplitter, Unread};

@@ -9,6 +9,7 @@
 //! - `views.rs`: many views over one source
 //! - `baseline.rs`: Nexmark against a recorded baseline
 //! - `flame.rs`: flame graphs
+//! - `checkpoint_mode.rs`: aligned and unaligned checkpoints behind a slow view
 //! - `idle.rs`: what a server costs to which nothing happens
 //! - `freshness.rs`: from a write to its visibility in a view
 //! - `soak.rs`: checkpoints for hours; only when asked for
@@ -18,6 +19,7 @@
 #[path = "../../../crates/millpond/src/allocator.rs"]
 mod allocator; // the server's
 mod baseline;
+mod checkpoint_mode;
 mod flame;
 mod freshness;
 mod idle;
@@ -51,6 +53,9 @@ struct Arguments {
     /// Only the idle server.
     #[arg(long)]
     idle: bool,
+    /// Only checkpoints behind a slow view, aligned and unaligned.
+    #[arg(long)]
+    unaligned: bool,
     /// Only the time from a write to its visibility.
     #[arg(long)]
     freshness: bool,
@@ -109,7 +114,7 @@ struct Arguments {
     /// Scaling: rows of the input.
     #[arg(long, default_value_t = 1_000_000)]
     rows: u64,
-    /// Idle: seconds of watching.
+    /// Idle, unaligned: seconds of watching.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Freshness: writes.
@@ -137,7 +142,15 @@ async fn measure() {
         return side::peers::datafusion_child().await;
     }
     let (compare, record) = (arguments.baseline.as_deref(), arguments.record.as_deref());
-    let parts = [arguments.nexmark, arguments.side_by_side, arguments.serving, arguments.scaling, arguments.idle, arguments.freshness];
+    let parts = [
+        arguments.nexmark,
+        arguments.side_by_side,
+        arguments.serving,
+        arguments.scaling,
+        arguments.idle,
+        arguments.freshness,
+        arguments.unaligned,
+    ];
     let parts = parts.contains(&true)
         || arguments.views.is_some()
         || arguments.state_size.is_some()
@@ -162,6 +175,9 @@ async fn measure() {
     }
     if !parts || arguments.views.is_some() {
         views::measure(arguments.views.as_deref().unwrap_or(&[1, 10, 100, 500]), arguments.rows, arguments.seconds).await;
+    }
+    if !parts || arguments.unaligned {
+        checkpoint_mode::measure(arguments.seconds).await;
     }
     if !parts || arguments.idle {
         idle::measure(arguments.seconds).await;

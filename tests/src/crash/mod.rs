@@ -41,6 +41,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Every second seed: unaligned checkpoints.
+    pub fn is_unaligned(&self) -> bool {
+        self.seed.is_multiple_of(2)
+    }
+
     /// Clients write and sources flow; nothing more.
     pub fn new(seed: u64, kills: usize) -> Plan {
         Plan { seed, kills, life_ms_max: 800, events: 100_000, large_rows: 0, fills: false, plant: None }
@@ -58,6 +63,8 @@ pub struct Outcome {
     pub epochs: u64,
     /// Views compared with their query.
     pub comparisons: usize,
+    /// Unaligned checkpoints that were seen before a kill.
+    pub unaligned: u64,
     /// Views that a kill found half filled.
     pub half_filled: usize,
     /// Rows of state in memory at the end.
@@ -81,6 +88,18 @@ CREATE MATERIALIZED VIEW price AS SELECT b.auction, max(b.price) AS price, count
 CREATE MATERIALIZED VIEW price_by_category AS SELECT a.category, sum(p.price) AS price FROM price p JOIN auction a ON p.auction = a.id GROUP BY a.category;
 ";
 
+/// With unaligned checkpoints there are many epochs on their way: a view with two steps, the first of which needs long for each.
+const UNALIGNED: &[&str] = &[
+    "ALTER SYSTEM SET checkpoint_mode = 'unaligned'",
+    "ALTER SYSTEM SET checkpoint_interval = '20ms'",
+    "ALTER SYSTEM SET epochs_in_flight_max = 32",
+    "CREATE TABLE point (id BIGINT PRIMARY KEY, branch INT)",
+    "INSERT INTO point SELECT v, v % 7 FROM generate_series(1, 20000) AS t(v)",
+    "CREATE MATERIALIZED VIEW pair AS SELECT a.id, p.id AS point, a.balance FROM account a JOIN point p
+     ON a.branch = p.branch AND (a.id * 31 + p.id * 17) % 1000 = 0",
+    "CREATE MATERIALIZED VIEW pair_total AS SELECT point, count(*) AS n, sum(balance) AS balance FROM pair GROUP BY point",
+];
+
 const COPIES: &[(&str, &str)] = &[("payment", "payment_copy"), ("bid", "bid_copy"), ("auction", "auction_copy")];
 
 /// Each start of the server has another number of workers and another budget of memory.
@@ -90,7 +109,7 @@ fn arguments(plan: &Plan, random: &mut StdRng) -> [&'static str; 4] {
     ["--parallelism", workers, "--memory", memory.choose(random).expect("not empty")]
 }
 
-/// Runs the plan; an error says what was violated.
+/// Runs the plan, with unaligned checkpoints for every second seed; an error says what was violated.
 pub async fn torture(plan: &Plan, dir: &Path) -> Result<Outcome, Finding> {
     let mut random = StdRng::seed_from_u64(plan.seed);
     let payments = dir.join("payments.csv");
@@ -109,6 +128,11 @@ pub async fn torture(plan: &Plan, dir: &Path) -> Result<Outcome, Finding> {
     );
     for statement in sources.split(';').chain(SCHEMA.split(';')).map(str::trim).filter(|s| !s.is_empty()) {
         run(&client, statement).await;
+    }
+    if plan.is_unaligned() {
+        for statement in UNALIGNED {
+            run(&client, statement).await;
+        }
     }
     let mut model = Model::new(plan.large_rows);
     if plan.large_rows > 0 {
@@ -138,6 +162,9 @@ pub async fn torture(plan: &Plan, dir: &Path) -> Result<Outcome, Finding> {
         let mut filled = Ok(());
         let both = async { ((), filled) = tokio::join!(work, fills) };
         tokio::select! { () = both => {}, () = &mut until => {} }
+        if plan.is_unaligned() {
+            outcome.unaligned += number(&client, "SELECT count(*) FROM millpond.checkpoints WHERE kind = 'unaligned'").await;
+        }
         server.kill();
         server.set_arguments(&arguments(plan, &mut random));
         let context = |finding: Finding| finding.context(&format!("seed {} after kill {}", plan.seed, kill + 1));
@@ -176,6 +203,12 @@ pub async fn torture(plan: &Plan, dir: &Path) -> Result<Outcome, Finding> {
     outcome.epochs = value(&client, "SELECT max(epoch) FROM millpond.checkpoints").await.parse().unwrap_or(0);
     server.stop().await;
     Ok(outcome)
+}
+
+/// What a server that may be gone says.
+async fn number(client: &Client, sql: &str) -> u64 {
+    let found = rows(client, sql).await.unwrap_or_default();
+    found.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0)
 }
 
 /// The followed file's lines are numbered: what was read of it has no gap and nothing twice.

@@ -1,5 +1,6 @@
 //! When a checkpoint is due, and what becomes of it: committed in order, or abandoned when it takes too long.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millpond_common::{Error, SqlState};
@@ -9,6 +10,7 @@ use millpond_state::failpoint::failpoint;
 use super::{Barrier, Clock, InFlight, Saved};
 use crate::checkpoint::{Committed, Frozen, Meta};
 use crate::job::{CheckpointInfo, JobState};
+use crate::stash;
 
 impl Clock {
     /// Checkpoints that are collecting state or being committed.
@@ -108,7 +110,10 @@ impl Clock {
 
     /// A checkpoint without the jobs that have failed.
     fn send_checkpoint(&mut self, done: &InFlight, barrier: Barrier) {
-        let Barrier { mut jobs, resumable, mut tables, leaders, started, started_at, stall, abandoned, .. } = barrier;
+        let Barrier { mut jobs, resumable, mut tables, leaders, started, started_at, stall, cut, abandoned, .. } = barrier;
+        let is_aligned = cut.is_none();
+        let (epoch, log_seq) = cut.as_ref().map_or((done.epoch, done.log_seq), |cut| (cut.epoch, cut.log_seq));
+        let (epochs, stash) = cut.map(|cut| (cut.epochs, Arc::new(cut.stash))).unwrap_or_default();
         self.carried.append(&mut tables);
         if abandoned {
             self.dirty = true;
@@ -118,9 +123,10 @@ impl Clock {
             let Some(job) = self.jobs.get_mut(&meta.id) else { continue };
             if job.recovery.is_none() && !matches!(job.state, JobState::Failed(_)) {
                 if resumable.contains(&meta.id) {
-                    job.saved = Some(Saved { epoch: done.epoch, positions: meta.positions.clone() });
-                    job.held.clear();
-                    job.held_until = done.epoch;
+                    let positions = meta.positions.clone();
+                    job.saved = Some(Saved { epoch, inputs: done.epoch, positions, stash: Arc::clone(&stash) });
+                    job.held = stash::received(&stash, &job.edges.reads);
+                    job.held_until = epoch;
                 }
                 if meta.level {
                     job.history.recovered();
@@ -135,12 +141,12 @@ impl Clock {
             self.forget_changes(meta.id);
         }
         failpoint("checkpoint-collected");
-        self.hold_changes(done.epoch);
+        self.hold_changes(epoch);
         // Encoding plain numbers and bytes into memory does not fail.
-        let meta = Meta::new(jobs, leaders).encode().unwrap_or_default();
-        let checkpoint = Checkpoint { epoch: done.epoch, log_seq: done.log_seq, meta, frozen: std::mem::take(&mut self.carried) };
+        let meta = Meta::new(jobs, leaders).with_stash(epochs, stash.len() as u32).encode().unwrap_or_default();
+        let checkpoint = Checkpoint { epoch, log_seq, meta, frozen: std::mem::take(&mut self.carried) };
         self.committing += 1;
-        if self.committer.as_ref().is_none_or(|c| c.send(Frozen { checkpoint, started, started_at, stall }).is_err()) {
+        if self.committer.as_ref().is_none_or(|c| c.send(Frozen { checkpoint, started, started_at, stall, is_aligned, stash }).is_err()) {
             self.poison(Error::internal("the committer is gone"));
         }
     }

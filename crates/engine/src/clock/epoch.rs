@@ -25,9 +25,11 @@ impl Clock {
         let mut inputs: Vec<Vec<JobInput>> = (0..self.workers.count()).map(|_| Vec::new()).collect();
         self.take_replays(&mut inputs);
         self.take_transactions(&mut inputs);
+        let before = self.source_rows;
         if !self.is_memory_tight() {
             self.take_source_rows(&mut inputs);
         }
+        let rows = self.source_rows - before;
         for (epoch, _) in self.flushes.iter_mut().filter(|(epoch, _)| epoch.is_none()) {
             *epoch = Some(self.epoch);
         }
@@ -35,11 +37,16 @@ impl Clock {
         if !active.is_empty() {
             self.dirty = true;
         }
+        let unaligned = checkpoint && self.is_unaligned();
         let barrier = late.or_else(|| checkpoint.then(|| self.barrier()));
         if checkpoint {
-            (self.dirty, self.checkpoint_soon, self.source_rows) = (false, false, 0);
+            (self.dirty, self.checkpoint_soon) = (false, false);
+            // What an unaligned checkpoint leaves in stashes still takes its share of memory.
+            self.source_rows = if unaligned { rows + self.in_flight.iter().map(|f| f.source_rows).sum::<u64>() } else { 0 };
             self.last_checkpoint = self.last_barrier;
-            self.checkpoint_epoch = self.epoch;
+            if !unaligned {
+                self.checkpoint_epoch = self.epoch;
+            }
             let epoch = self.epoch;
             self.checkpoint_waiters.extend(self.checkpoint_wanted.drain(..).map(|reply| (epoch, reply)));
         }
@@ -50,6 +57,7 @@ impl Clock {
             begun: self.last_barrier,
             waiting,
             log_seq: self.log_seq,
+            source_rows: rows,
             checkpoint: barrier,
         });
         if silent {
@@ -60,8 +68,18 @@ impl Clock {
         let (epoch, backfill) = (self.epoch, self.backfill_orders(&active));
         self.workers.send(|worker| {
             let inputs = inputs.get_mut(worker).map(std::mem::take).unwrap_or_default();
-            Command::Epoch(EpochCommand { epoch, active: Arc::clone(&active), inputs, backfill: backfill.clone(), checkpoint })
+            Command::Epoch(EpochCommand {
+                epoch,
+                active: Arc::clone(&active),
+                inputs,
+                backfill: backfill.clone(),
+                checkpoint: checkpoint && !unaligned,
+                unaligned,
+            })
         });
+        if unaligned {
+            self.pause(epoch);
+        }
     }
 
     /// How much a backfilling job may read in the next epoch.
@@ -81,7 +99,7 @@ impl Clock {
     }
 
     /// Durable transactions: they are the tables' changes of this epoch.
-    fn take_transactions(&mut self, inputs: &mut [Vec<JobInput>]) {
+    pub(super) fn take_transactions(&mut self, inputs: &mut [Vec<JobInput>]) {
         let mut by_table: BTreeMap<RelationId, Vec<Delta>> = BTreeMap::new();
         for (seq, changes) in std::mem::take(&mut self.transactions) {
             self.log_seq = self.log_seq.max(seq);
@@ -223,6 +241,7 @@ impl Clock {
             leaders: self.readers.iter().filter(|r| r.leads()).filter_map(|r| Some((r.source, r.position.clone()?))).collect(),
             waiting: self.workers.count(),
             stall: Duration::ZERO,
+            cut: None,
             abandoned: false,
         }
     }

@@ -17,6 +17,7 @@ use crate::job::{JobHandle, JobInfo, JobProgress, JobSpec, JobState, SourceInfo,
 use crate::messages::Command;
 use crate::pipeline::{self, Edges};
 use crate::restart::History;
+use crate::stash::{self, Stashed};
 
 impl Clock {
     pub(super) fn control(&mut self, control: Control) {
@@ -50,6 +51,7 @@ impl Clock {
                     job.options = *options;
                 }
             }
+            Control::Replay(epochs) => self.replay(epochs),
             Control::RestartJob(id, reply) => {
                 let result = self.restart_job(id);
                 let _ = reply.send(result);
@@ -112,7 +114,14 @@ impl Clock {
         let (progress, receiver) = watch::channel(JobProgress { state: state.clone(), rows_done: 0, rows_total: None });
         let is_restored = restored.is_some();
         let goes_on = matches!(state, JobState::Backfilling) && is_restored;
-        let saved = restored.filter(|_| attached && !goes_on).map(|r| Saved { epoch: self.epoch, positions: r.positions });
+        let stash = restored.as_ref().map(|r| Arc::clone(&r.stash)).unwrap_or_default();
+        let saved = restored.filter(|_| attached && !goes_on).map(|r| Saved {
+            epoch: self.epoch,
+            inputs: r.inputs,
+            positions: r.positions,
+            stash: r.stash,
+        });
+        let held = saved.as_ref().map(|s| stash::received(&s.stash, &edges.reads)).unwrap_or_default();
         let id = spec.id;
         tracing::info!(job = id.0, view = spec.name, restored = is_restored, "job created");
         let job = Job {
@@ -136,14 +145,14 @@ impl Clock {
             creating: !is_restored || goes_on,
             history: History::default(),
             recovery: None,
-            held: Vec::new(),
+            held,
             held_until: self.epoch,
             replay: Vec::new(),
             spec,
         };
         self.jobs.insert(id, job);
         if attached {
-            self.attach(id);
+            self.attach(id, stash);
         }
         self.connect();
         Ok(JobHandle { progress: receiver })
@@ -151,7 +160,7 @@ impl Clock {
 
     /// Builds a job's dataflow: its first epoch is the next one. It goes on from its state in the store, and reads what its scans
     /// have not read yet; or it begins without state and reads all that its inputs hold.
-    pub(super) fn attach(&mut self, id: JobId) {
+    pub(super) fn attach(&mut self, id: JobId, stash: Arc<Vec<Stashed>>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let view = matches!(job.state, JobState::Backfilling).then(|| self.store.read_view());
         let relations = || job.edges.reads.iter().filter(|r| !self.sources.contains_key(r));
@@ -164,7 +173,10 @@ impl Clock {
         self.dirty = true;
         self.shared.forget(id);
         let taps = job.replaces.as_ref().map(|r| r.taps.clone()).unwrap_or_default();
-        let create = |_| Command::CreateJob { spec: Arc::clone(&spec), from, unread: unread.clone(), taps: taps.clone() };
+        let create = |_| {
+            let (spec, stash) = (Arc::clone(&spec), Arc::clone(&stash));
+            Command::CreateJob { spec, from, unread: unread.clone(), stash, taps: taps.clone() }
+        };
         self.workers.send(create);
     }
 

@@ -7,18 +7,23 @@
 //! it. So the job is level again when it holds what it held before, and nobody has seen it in between. Where there is nothing to
 //! go on from, or too much was missed, it begins anew, like a new view. Nothing of this is on disk: a start of the server begins
 //! jobs anew that were waiting for their restart.
+//!
+//! If that checkpoint was unaligned, the job has its stash again, in the same epoch: what waited in it, at whatever operator, and
+//! what it missed add up. What it had given in epochs that its relation does not contain is published anew; what its inputs had
+//! given it in such epochs is not given twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use millpond_common::{Epoch, Error, JobId, RelationId, Result, SqlState};
+use millpond_common::{Delta, Epoch, Error, JobId, RelationId, Result, SqlState};
 use millpond_state::failpoint::failpoint;
 
 use super::{Clock, Job, Recovery};
 use crate::job::{JobHandle, JobState};
 use crate::messages::Command;
-use crate::{pipeline, restart};
+use crate::stash::{Place, Stashed};
+use crate::{consolidate, pipeline, restart};
 
 impl Job {
     /// It stops, and is built again later.
@@ -29,7 +34,7 @@ impl Job {
     }
 
     /// It must not take part in epochs any more.
-    fn is_out(&self) -> bool {
+    pub(super) fn is_out(&self) -> bool {
         self.recovery.is_some() || matches!(self.state, JobState::Failed(_))
     }
 }
@@ -155,9 +160,11 @@ impl Clock {
     }
 
     fn hold(&mut self, id: JobId, until: Epoch) {
-        let Some(job) = self.jobs.get_mut(&id).filter(|j| j.saved.is_some()) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(saved) = &job.saved else { return };
         for relation in &job.edges.reads {
-            let changes = self.store.changes(*relation, job.held_until, until);
+            let after = if self.tables.contains_key(relation) { job.held_until.max(saved.inputs) } else { job.held_until };
+            let changes = self.store.changes(*relation, after, until);
             job.held.extend(changes.into_iter().map(|delta| (*relation, delta)));
         }
         job.held_until = until;
@@ -251,16 +258,38 @@ impl Clock {
         }
         tracing::info!(job = id.0, view = spec.name, from_epoch = saved.as_ref().map(|s| s.epoch), "view is restarted");
         let job = self.jobs.get_mut(&id).ok_or_else(missing)?;
-        if saved.is_some() {
-            job.replay = job.held.clone();
+        if let Some(saved) = &saved {
+            // Views that are restarted at the same time have published what they had, just now.
+            let mut missed = job.held.clone();
+            for relation in &job.edges.reads {
+                let now = self.store.changes(*relation, self.epoch, self.epoch + 1);
+                missed.extend(now.into_iter().map(|delta| (*relation, delta)));
+            }
+            // What it got before the checkpoint goes out against its negative.
+            job.replay = if saved.stash.is_empty() { missed } else { net(missed)? };
             job.unread = Some(Arc::default());
+            let published = |s: &&Stashed| s.job == id && matches!(s.place, Place::Published(_));
+            let published = saved.stash.iter().filter(published).map(|s| s.delta.clone()).collect::<Vec<_>>();
+            if !published.is_empty() {
+                self.store.publish(spec.output.id, self.epoch + 1, published);
+            }
         } else {
             job.state = JobState::Backfilling;
             job.unread = None;
         }
-        self.attach(id);
+        self.attach(id, saved.as_ref().map(|s| Arc::clone(&s.stash)).unwrap_or_default());
         Ok(saved.is_none())
     }
+}
+
+/// The same changes without those that cancel out.
+fn net(changes: Vec<(RelationId, Delta)>) -> Result<Vec<(RelationId, Delta)>> {
+    let mut by_relation: BTreeMap<RelationId, Vec<Delta>> = BTreeMap::new();
+    for (relation, delta) in changes {
+        by_relation.entry(relation).or_default().push(delta);
+    }
+    let sums = by_relation.into_iter().map(|(relation, deltas)| Ok(consolidate(&deltas)?.map(|delta| (relation, delta))));
+    sums.filter_map(Result::transpose).collect()
 }
 
 /// Whether a job takes part in epochs, level with its inputs.

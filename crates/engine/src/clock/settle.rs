@@ -30,6 +30,13 @@ impl Clock {
                 }
                 self.settle();
             }
+            Report::Quiet { epoch, sent, received } => self.quiet(worker, epoch, sent, received),
+            Report::Sealed { epoch, stash, failed } => {
+                for (id, error) in failed {
+                    self.fail(id, &error);
+                }
+                self.sealed(epoch, stash);
+            }
             Report::Evicted { state_bytes } => self.evicted(worker, state_bytes),
             Report::Frozen { epoch, mut tables, unread, stall } => {
                 // Its epoch may be complete, and visible, already.

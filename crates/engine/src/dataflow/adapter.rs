@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow_schema::SchemaRef;
 use millpond_common::{Delta, Epoch, Error, Result};
@@ -19,8 +19,10 @@ use timely::dataflow::operators::{Capability, InputCapability};
 use timely::dataflow::{Scope, Stream};
 use timely::progress::frontier::MutableAntichain;
 use timely::progress::operate::FrontierInterest;
+use timely::scheduling::Activator;
 
 use super::chunk::{ByHash, Chunk};
+use super::unaligned::{Stash, Traffic};
 use crate::job::OperatorStats;
 use crate::operators::{self, EpochContext, Operator, Stateless};
 
@@ -66,11 +68,17 @@ impl Failure {
 /// Reads one port, whatever its pact.
 pub(super) type Puller = Box<dyn FnMut(&mut dyn FnMut(InputCapability<Epoch>, Delta))>;
 
-pub(super) fn puller<P>(mut handle: InputHandleCore<Epoch, Chunk, P>) -> Puller
+pub(super) fn puller<P>(mut handle: InputHandleCore<Epoch, Chunk, P>, traffic: &Traffic, exchanged: bool) -> Puller
 where
     P: timely::communication::Pull<timely::dataflow::channels::Message<Epoch, Chunk>> + 'static,
 {
-    Box::new(move |each| handle.for_each(|capability, chunk| each(capability, std::mem::take(chunk).0)))
+    let traffic = traffic.clone();
+    Box::new(move |each| {
+        handle.for_each(|capability, chunk| {
+            traffic.take(exchanged);
+            each(capability, std::mem::take(chunk).0);
+        });
+    })
 }
 
 fn add_port<'scope>(
@@ -78,10 +86,14 @@ fn add_port<'scope>(
     stream: ChunkStream<'scope>,
     route: Option<Vec<usize>>,
     workers: usize,
+    traffic: &Traffic,
 ) -> Puller {
     match route {
-        Some(columns) if workers > 1 => puller(builder.new_input(stream, DistributorPact(move |_| ByHash { columns, stay: None }))),
-        _ => puller(builder.new_input(stream, Pipeline)),
+        Some(columns) if workers > 1 => {
+            let by_hash = ByHash { columns, stay: None, traffic: traffic.clone() };
+            puller(builder.new_input(stream, DistributorPact(move |_| by_hash)), traffic, true)
+        }
+        _ => puller(builder.new_input(stream, Pipeline), traffic, false),
     }
 }
 
@@ -97,9 +109,10 @@ pub(super) fn stateless<'scope>(
     mut chain: Vec<Box<dyn Stateless>>,
     failure: Failure,
     stats: Arc<OperatorStats>,
+    traffic: &Traffic,
 ) -> ChunkStream<'scope> {
     let mut builder = OperatorBuilder::new(stats.name.clone(), scope);
-    let mut port = puller(builder.new_input(input, Pipeline));
+    let mut port = puller(builder.new_input(input, Pipeline), traffic, false);
     builder.set_notify_for(0, FrontierInterest::Never);
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
@@ -167,9 +180,10 @@ pub(super) fn union<'scope>(
     schema: SchemaRef,
     failure: Failure,
     stats: Arc<OperatorStats>,
+    traffic: &Traffic,
 ) -> ChunkStream<'scope> {
     let mut builder = OperatorBuilder::new(stats.name.clone(), scope);
-    let mut ports = inputs.into_iter().map(|s| puller(builder.new_input(s, Pipeline))).collect::<Vec<_>>();
+    let mut ports = inputs.into_iter().map(|s| puller(builder.new_input(s, Pipeline), traffic, false)).collect::<Vec<_>>();
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
     builder.build(move |_| {
@@ -207,7 +221,13 @@ pub(super) struct StatefulContext {
     /// The job's first epoch, and whether it starts without state.
     pub from: Epoch,
     pub fresh: bool,
+    pub traffic: Traffic,
+    /// Input of epochs from `from` on that it has already.
+    pub stash: Stash,
 }
+
+/// It steps for so long before others have their turn.
+const STEPS_TIME_MAX: Duration = Duration::from_millis(5);
 
 /// An operator that acts once per epoch. `routes[port]`: the columns to exchange by, `None` to stay local.
 pub(super) fn stateful<'scope>(
@@ -215,36 +235,42 @@ pub(super) fn stateful<'scope>(
     inputs: Vec<(ChunkStream<'scope>, Option<Vec<usize>>)>,
     operator: SharedOperator,
     context: StatefulContext,
-) -> ChunkStream<'scope> {
-    let StatefulContext { failure, stats, tapped, worker, workers, from, fresh } = context;
+) -> (ChunkStream<'scope>, Activator) {
+    let StatefulContext { failure, stats, tapped, worker, workers, from, fresh, traffic, stash } = context;
     let mut builder = OperatorBuilder::new(stats.name.clone(), scope);
     let count = inputs.len();
-    let mut ports = inputs.into_iter().map(|(s, route)| add_port(&mut builder, s, route, workers)).collect::<Vec<_>>();
+    let mut ports = inputs.into_iter().map(|(s, route)| add_port(&mut builder, s, route, workers, &traffic)).collect::<Vec<_>>();
+    let activator = scope.activator_for(builder.operator_info().address);
+    let again = activator.clone();
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
     builder.build(move |mut capabilities| {
-        let mut stash: BTreeMap<Epoch, (Capability<Epoch>, Vec<Vec<Delta>>)> = BTreeMap::new();
+        let mut held: BTreeMap<Epoch, Capability<Epoch>> = BTreeMap::new();
         // A fresh operator acts in its first epoch even without input (one row of a global aggregate).
-        if let Some(capability) = capabilities.pop()
-            && fresh
-        {
-            stash.insert(from, (capability.delayed(&from), vec![Vec::new(); count]));
+        if fresh {
+            stash.borrow_mut().insert(from, vec![Vec::new(); count]);
+        }
+        if let Some(capability) = capabilities.pop() {
+            held.extend(stash.borrow().keys().map(|epoch| (*epoch, capability.delayed(epoch))));
         }
         move |frontiers: &[MutableAntichain<Epoch>]| {
             for (at, port) in ports.iter_mut().enumerate() {
                 port(&mut |capability, delta| {
-                    let entry = stash.entry(*capability.time()).or_insert_with(|| (capability.retain(0), vec![Vec::new(); count]));
-                    if let Some(deltas) = entry.1.get_mut(at) {
+                    let epoch = *capability.time();
+                    let mut stash = stash.borrow_mut();
+                    let inputs = stash.entry(epoch).or_insert_with(|| vec![Vec::new(); count]);
+                    held.entry(epoch).or_insert_with(|| capability.retain(0));
+                    if let Some(deltas) = inputs.get_mut(at) {
                         deltas.push(delta);
                     }
                 });
             }
             let complete = complete_before(frontiers);
-            while let Some(entry) = stash.first_entry() {
-                if *entry.key() >= complete {
-                    break;
-                }
-                let (epoch, (capability, inputs)) = entry.remove_entry();
+            let began = Instant::now();
+            while !traffic.is_paused() {
+                let first = stash.borrow_mut().first_entry().filter(|e| *e.key() < complete).map(|e| e.remove_entry());
+                let Some((epoch, inputs)) = first else { break };
+                let Some(capability) = held.remove(&epoch) else { continue };
                 let started = Instant::now();
                 stats.rows_in.fetch_add(inputs.iter().flatten().map(|d| d.len() as u64).sum(), Relaxed);
                 let context = EpochContext { epoch, first: fresh && epoch == from, worker, workers };
@@ -265,10 +291,14 @@ pub(super) fn stateful<'scope>(
                     }
                 }
                 stats.busy_ns.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
+                if began.elapsed() > STEPS_TIME_MAX {
+                    again.activate();
+                    break;
+                }
             }
         }
     });
-    stream
+    (stream, activator)
 }
 
 /// A job's end on this worker: its output by epoch, and which epochs are whole.
@@ -283,6 +313,14 @@ impl Export {
     pub fn is_complete(&self, epoch: Epoch) -> bool {
         self.complete.get() > epoch
     }
+    /// What has not been taken.
+    pub fn waiting(&self) -> Vec<(Epoch, Delta)> {
+        self.deltas.borrow().iter().flat_map(|(epoch, deltas)| deltas.iter().map(|d| (*epoch, d.clone()))).collect()
+    }
+    /// Output that it had before.
+    pub fn put(&self, epoch: Epoch, delta: Delta) {
+        self.deltas.borrow_mut().entry(epoch).or_default().push(delta);
+    }
     /// Takes the epoch's output.
     pub fn take(&self, epoch: Epoch) -> Vec<Delta> {
         self.deltas.borrow_mut().remove(&epoch).unwrap_or_default()
@@ -290,11 +328,11 @@ impl Export {
 }
 
 /// Collects a job's output.
-pub(super) fn export<'scope>(scope: Scope<'scope, Epoch>, input: ChunkStream<'scope>, name: String) -> Export {
+pub(super) fn export<'scope>(scope: Scope<'scope, Epoch>, input: ChunkStream<'scope>, name: String, traffic: &Traffic) -> Export {
     let export = Export::default();
     let Export { deltas, complete } = export.clone();
     let mut builder = OperatorBuilder::new(name, scope);
-    let mut port = puller(builder.new_input(input, Pipeline));
+    let mut port = puller(builder.new_input(input, Pipeline), traffic, false);
     builder.set_notify_for(0, FrontierInterest::Always);
     builder.build(move |_| {
         move |frontiers: &[MutableAntichain<Epoch>]| {

@@ -26,6 +26,7 @@ use timely::progress::frontier::MutableAntichain;
 
 use super::adapter::{ChunkStream, Failure, complete_before, puller};
 use super::chunk::{ByHash, Chunk};
+use super::unaligned::Traffic;
 use crate::job::OperatorStats;
 
 /// What to read in an epoch.
@@ -142,14 +143,14 @@ pub(super) fn backfill<'scope>(
     target: Target,
     handle: &Backfill,
     (from, worker, workers): (Epoch, usize, usize),
-    (failure, stats): (Failure, Arc<OperatorStats>),
+    (failure, stats, traffic): (Failure, Arc<OperatorStats>, Traffic),
 ) -> ChunkStream<'scope> {
     let shared = Rc::clone(&handle.0);
     let mut builder = OperatorBuilder::new(format!("backfill {}", stats.name), scope);
-    let by_key = ByHash { columns: target.spec.key_columns(), stay: Some((Rc::clone(&shared.level), worker)) };
+    let by_key = ByHash { columns: target.spec.key_columns(), stay: Some((Rc::clone(&shared.level), worker)), traffic: traffic.clone() };
     let mut port = match workers {
-        1 => puller(builder.new_input(input, timely::dataflow::channels::pact::Pipeline)),
-        _ => puller(builder.new_input(input, DistributorPact(move |_| by_key))),
+        1 => puller(builder.new_input(input, timely::dataflow::channels::pact::Pipeline), &traffic, false),
+        _ => puller(builder.new_input(input, DistributorPact(move |_| by_key)), &traffic, true),
     };
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);

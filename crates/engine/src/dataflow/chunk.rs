@@ -17,6 +17,8 @@ use timely::container::Accountable;
 use timely::dataflow::channels::pushers::exchange::Distributor;
 use timely::dataflow::channels::{ContainerBytes, Message};
 
+use super::unaligned::Traffic;
+
 /// A delta in flight. Between threads it moves by pointer; between processes as Arrow IPC.
 #[derive(Clone)]
 pub(super) struct Chunk(pub Delta);
@@ -81,6 +83,7 @@ pub(super) struct ByHash {
     pub columns: Vec<usize>,
     /// Once this is set, rows stay on this worker.
     pub stay: Option<(Rc<Cell<bool>>, usize)>,
+    pub traffic: Traffic,
 }
 
 impl Distributor<Chunk> for ByHash {
@@ -90,27 +93,25 @@ impl Distributor<Chunk> for ByHash {
             return;
         }
         if let Some((_, here)) = self.stay.as_ref().filter(|(stay, _)| stay.get()) {
-            return push(delta, time, *here, pushers);
+            return self.push(delta, time, *here, pushers);
         }
         let columns = &self.columns;
         let workers = pushers.len();
         if columns.is_empty() {
             let owner = vnode_owner(vnode(constant_hash()), workers);
-            return push(delta, time, owner, pushers);
+            return self.push(delta, time, owner, pushers);
         }
-        let arrays = columns.iter().map(|c| Arc::clone(delta.batch.column(*c))).collect::<Vec<_>>();
-        let hashes = hash_columns(&arrays, delta.len()).expect("distribution columns are hashable");
         let mut rows = vec![Vec::with_capacity(delta.len() / workers + 16); workers];
-        for (row, hash) in hashes.iter().enumerate() {
-            rows[vnode_owner(vnode(*hash), workers)].push(row as u32);
+        for (row, owner) in owners(&delta, columns, workers).into_iter().enumerate() {
+            rows[owner].push(row as u32);
         }
         for (worker, rows) in rows.into_iter().enumerate() {
             if rows.len() == delta.len() {
-                return push(delta, time, worker, pushers);
+                return self.push(delta, time, worker, pushers);
             }
             if !rows.is_empty() {
                 let part = delta.take(&UInt32Array::from(rows)).expect("rows are within the batch");
-                push(part, time, worker, pushers);
+                self.push(part, time, worker, pushers);
             }
         }
     }
@@ -123,9 +124,29 @@ pub(super) fn constant_hash() -> u64 {
     hash_columns(&[], 1).ok().and_then(|h| h.first().copied()).unwrap_or(0)
 }
 
-fn push<T: Clone, P: Push<Message<T, Chunk>>>(delta: Delta, time: &T, worker: usize, pushers: &mut [P]) {
-    if let Some(pusher) = pushers.get_mut(worker) {
-        let mut chunk = Chunk(delta);
-        Message::push_at(&mut chunk, time.clone(), pusher);
+impl ByHash {
+    fn push<T: Clone, P: Push<Message<T, Chunk>>>(&self, delta: Delta, time: &T, worker: usize, pushers: &mut [P]) {
+        if let Some(pusher) = pushers.get_mut(worker) {
+            self.traffic.send(worker);
+            let mut chunk = Chunk(delta);
+            Message::push_at(&mut chunk, time.clone(), pusher);
+        }
     }
+}
+
+/// For each row, the worker that owns the virtual node of these columns.
+pub(super) fn owners(delta: &Delta, columns: &[usize], workers: usize) -> Vec<usize> {
+    let arrays = columns.iter().map(|c| Arc::clone(delta.batch.column(*c))).collect::<Vec<_>>();
+    let hashes = hash_columns(&arrays, delta.len()).expect("distribution columns are hashable");
+    hashes.into_iter().map(|hash| vnode_owner(vnode(hash), workers)).collect()
+}
+
+/// A delta as Arrow IPC.
+pub(crate) fn encode_chunk(delta: &Delta) -> Result<Vec<u8>, arrow_schema::ArrowError> {
+    Chunk(delta.clone()).encode()
+}
+
+/// The delta again.
+pub(crate) fn decode_chunk(bytes: &[u8]) -> Result<Delta, arrow_schema::ArrowError> {
+    Chunk::decode(bytes).map(|chunk| chunk.0)
 }

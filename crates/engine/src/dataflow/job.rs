@@ -14,6 +14,7 @@ use millpond_state::{Evicted, FrozenTable, ReadView, Store, TableLookup, TableSt
 use timely::container::NoopBuilder;
 use timely::dataflow::operators::Input;
 use timely::dataflow::{InputHandle, Scope};
+use timely::scheduling::Activator;
 use timely::worker::Worker;
 
 use super::adapter::{self, ChunkStream, Export, Failure, SharedOperator, StatefulContext, Tapped};
@@ -21,9 +22,11 @@ use super::backfill::{self, Backfill, Order, Target};
 use super::chunk::{Chunk, constant_hash};
 use super::import::{Fill, Import};
 use super::stored;
+use super::unaligned::{self, Stash, Traffic};
 use crate::job::{JobSpec, OperatorStats};
 use crate::messages::Tap;
 use crate::operators::{self, Built, EpochContext, StateHandle, Stateless};
+use crate::stash::{Place, Stashed};
 
 /// A job on this worker.
 pub(super) struct LocalJob {
@@ -33,13 +36,15 @@ pub(super) struct LocalJob {
     pub export: Export,
     pub failure: Failure,
     /// Whether the failure has been reported.
-    pub failure_told: bool,
+    failure_told: bool,
     /// Whether it has not reported yet that it has all rows that its inputs already held.
     pub backfilling: bool,
     /// Its imports that read what operators of other jobs give.
     pub taps: Vec<Tap>,
     /// By node of the plan.
     nodes: BTreeMap<usize, LocalNode>,
+    /// By stateful node: what it has not worked on, and what wakes it.
+    waiting: Vec<(usize, Stash, Activator)>,
     /// What its state takes in memory, as of the last measurement.
     pub state_bytes: u64,
     dataflow: usize,
@@ -65,8 +70,8 @@ struct Table {
 pub(super) enum Start<'a> {
     /// Without state: it reads everything that its inputs hold.
     Fresh(Vec<Tap>),
-    /// From its state in the store, with this yet to be read by its scans.
-    Restored(&'a [Unread]),
+    /// From its state in the store, with this yet to be read by its scans, and this waiting in it.
+    Restored(&'a [Unread], &'a [Stashed]),
     /// From these operators as they are.
     Moved(BTreeMap<usize, LocalNode>),
 }
@@ -75,15 +80,16 @@ pub(super) enum Start<'a> {
 pub(super) struct Build<'a> {
     pub worker: &'a mut Worker,
     pub store: &'a Arc<Store>,
+    pub traffic: &'a Traffic,
     pub register: &'a dyn Fn(Arc<OperatorStats>),
 }
 
 impl LocalJob {
     pub fn build(build: &mut Build<'_>, spec: Arc<JobSpec>, from: Epoch, start: Start<'_>) -> LocalJob {
-        let (unread, moves, moved, taps) = match start {
-            Start::Fresh(taps) => (None, false, BTreeMap::new(), taps),
-            Start::Restored(unread) => (Some(unread), false, BTreeMap::new(), Vec::new()),
-            Start::Moved(nodes) => (Some(&[][..]), true, nodes, Vec::new()),
+        let (unread, moves, moved, taps, stash) = match start {
+            Start::Fresh(taps) => (None, false, BTreeMap::new(), taps, &[][..]),
+            Start::Restored(unread, stash) => (Some(unread), false, BTreeMap::new(), Vec::new(), stash),
+            Start::Moved(nodes) => (Some(&[][..]), true, nodes, Vec::new(), &[][..]),
         };
         let (index, workers) = (build.worker.index(), build.worker.peers());
         let dataflow = build.worker.next_dataflow_index();
@@ -91,7 +97,9 @@ impl LocalJob {
         let register = build.register;
         let plan = &spec.plan;
         let view = build.store.read_view();
-        let (mut imports, nodes, constants, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+        let stash = stash.iter().filter(|s| s.job == spec.id).collect::<Vec<_>>();
+        let traffic = build.traffic;
+        let (mut imports, (nodes, waiting), constants, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
             let mut graph = Graph {
                 spec: &spec,
                 plan,
@@ -102,12 +110,15 @@ impl LocalJob {
                 from,
                 unread,
                 view: &view,
+                stash: &stash,
+                traffic,
                 register,
                 imports: Vec::new(),
                 moved,
                 nodes: BTreeMap::new(),
                 tables: spec.state_tables.iter().copied(),
                 constants: Vec::new(),
+                waiting: Vec::new(),
                 streams: vec![None; plan.nodes.len()],
             };
             // Nodes are built in order, so that state tables are numbered alike on every worker and after a restart.
@@ -115,8 +126,8 @@ impl LocalJob {
                 graph.build(at);
             }
             let root = graph.streams.pop().flatten().unwrap_or_else(|| graph.empty());
-            let export = adapter::export(scope, root, format!("export {}", spec.name));
-            (graph.imports, graph.nodes, graph.constants, export)
+            let export = adapter::export(scope, root, format!("export {}", spec.name), traffic);
+            (graph.imports, (graph.nodes, graph.waiting), graph.constants, export)
         });
         // Sent earlier, they would have no reader yet.
         for (mut handle, delta) in constants {
@@ -130,7 +141,29 @@ impl LocalJob {
             let lookup = TableLookup::new(build.store, table.id, vnodes.clone());
             table.handle.borrow_mut().attach(Rc::new(lookup), unread.is_some());
         }
-        LocalJob { spec, from, imports, export, failure, failure_told: false, backfilling: !moves, taps, nodes, state_bytes: 0, dataflow }
+        let outputs = stash.iter().filter(|s| s.place == Place::Output).enumerate();
+        outputs.filter(|(at, _)| at % workers == index).for_each(|(_, s)| export.put(s.epoch.max(from), s.delta.clone()));
+        LocalJob {
+            spec,
+            from,
+            imports,
+            export,
+            failure,
+            failure_told: false,
+            backfilling: !moves,
+            taps,
+            nodes,
+            waiting,
+            state_bytes: 0,
+            dataflow,
+        }
+    }
+
+    /// Its failure, when that is asked for the first time.
+    pub fn new_failure(&mut self) -> Option<Error> {
+        let error = self.failure.get().filter(|_| !self.failure_told)?;
+        self.failure_told = true;
+        Some(error)
     }
 
     pub fn drop_from(self, worker: &mut Worker) {
@@ -265,6 +298,27 @@ impl LocalJob {
         self.imports.iter().map(|i| i.backfill.as_ref().map(Backfill::unread).unwrap_or_default()).collect()
     }
 
+    /// What waits in it.
+    pub fn stash(&self) -> Vec<Stashed> {
+        let job = self.spec.id;
+        let mut all = Vec::new();
+        for (node, stash, _) in &self.waiting {
+            for (epoch, ports) in stash.borrow().iter() {
+                for (port, delta) in ports.iter().enumerate().flat_map(|(port, deltas)| deltas.iter().map(move |d| (port, d))) {
+                    let place = Place::Port { node: *node as u32, port: port as u32 };
+                    all.push(Stashed { job, place, epoch: *epoch, delta: delta.clone() });
+                }
+            }
+        }
+        all.extend(self.export.waiting().into_iter().map(|(epoch, delta)| Stashed { job, place: Place::Output, epoch, delta }));
+        all
+    }
+
+    /// Its operators may have something to do.
+    pub fn activate(&self) {
+        self.waiting.iter().for_each(|(_, _, activator)| activator.activate());
+    }
+
     /// All workers have read all.
     pub fn set_level(&self) {
         self.backfills().for_each(Backfill::set_level);
@@ -281,6 +335,8 @@ struct Graph<'a, 'scope> {
     from: Epoch,
     unread: Option<&'a [Unread]>,
     view: &'a ReadView,
+    stash: &'a [&'a Stashed],
+    traffic: &'a Traffic,
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
     /// Operators that exist already.
@@ -290,6 +346,7 @@ struct Graph<'a, 'scope> {
     tables: std::iter::Copied<std::slice::Iter<'a, StateTableId>>,
     /// Rows to be sent when all is built.
     constants: Vec<(InputHandle<Epoch, NoopBuilder<Chunk>>, Delta)>,
+    waiting: Vec<(usize, Stash, Activator)>,
     streams: Vec<Option<ChunkStream<'scope>>>,
 }
 
@@ -302,7 +359,7 @@ impl<'scope> Graph<'_, 'scope> {
             Ok(Built::Values(delta)) => self.values(delta),
             Ok(Built::Union) => {
                 let inputs = node.inputs.clone().into_iter().map(|i| self.take(i)).collect();
-                adapter::union(self.scope, inputs, SchemaRef::clone(&node.schema), self.failure.clone(), self.stats(at))
+                adapter::union(self.scope, inputs, SchemaRef::clone(&node.schema), self.failure.clone(), self.stats(at), self.traffic)
             }
             Ok(Built::Stateless(operator)) => {
                 if self.is_fused(at) {
@@ -328,7 +385,9 @@ impl<'scope> Graph<'_, 'scope> {
                 };
                 self.nodes.insert(at, local.clone());
                 let inputs = node.inputs.clone().into_iter().enumerate();
-                let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(node, port))).collect();
+                let inputs = inputs.map(|(port, i)| (self.take(i), operators::distribution(node, port))).collect::<Vec<_>>();
+                let routes = inputs.iter().map(|(_, route)| route.clone()).collect::<Vec<_>>();
+                let stash = unaligned::restore(self.stash, at, &routes, self.from, (self.index, self.workers));
                 let context = StatefulContext {
                     failure: self.failure.clone(),
                     stats: local.stats,
@@ -337,8 +396,12 @@ impl<'scope> Graph<'_, 'scope> {
                     workers: self.workers,
                     from: self.from,
                     fresh: self.unread.is_none(),
+                    traffic: self.traffic.clone(),
+                    stash: Rc::clone(&stash),
                 };
-                adapter::stateful(self.scope, inputs, local.operator, context)
+                let (stream, activator) = adapter::stateful(self.scope, inputs, local.operator, context);
+                self.waiting.push((at, stash, activator));
+                stream
             }
             Err(error) => {
                 self.failure.set(error);
@@ -382,7 +445,7 @@ impl<'scope> Graph<'_, 'scope> {
         }
         chain.reverse();
         let input = self.take(bottom);
-        adapter::stateless(self.scope, input, chain, self.failure.clone(), self.stats(at))
+        adapter::stateless(self.scope, input, chain, self.failure.clone(), self.stats(at), self.traffic)
     }
 
     fn scan(&mut self, at: usize) -> ChunkStream<'scope> {
@@ -399,7 +462,7 @@ impl<'scope> Graph<'_, 'scope> {
                 let backfill = Backfill::new(backfill::share(unread.as_ref(), &vnodes_of(self.index, self.workers)));
                 let target = Target { spec, projection: import.projection.clone(), schema: SchemaRef::clone(&import.schema) };
                 let place = (self.from, self.index, self.workers);
-                let about = (self.failure.clone(), Arc::clone(&import.stats));
+                let about = (self.failure.clone(), Arc::clone(&import.stats), self.traffic.clone());
                 let stream = backfill::backfill(self.scope, stream, target, &backfill, place, about);
                 import.backfill = Some(backfill);
                 stream

@@ -6,6 +6,7 @@
 //! - [`import`]: how a relation's changes enter a job
 //! - [`backfill`]: how a new job gets what a relation already holds
 //! - [`stored`]: what an operator has given so far, from a checkpoint
+//! - [`unaligned`]: how a checkpoint overtakes what waits
 //! - [`chunk`]: the container that moves between operators, and its exchange by hash
 
 mod adapter;
@@ -15,7 +16,9 @@ mod import;
 mod job;
 mod residency;
 mod stored;
+mod unaligned;
 mod worker;
 
+pub(crate) use chunk::{decode_chunk, encode_chunk};
 pub(crate) use job::state_table_counts;
 pub(crate) use worker::{Workers, spawn};

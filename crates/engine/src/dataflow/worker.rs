@@ -16,6 +16,7 @@ use timely::worker::Worker;
 
 use super::job::{Build, LocalJob, Start};
 use super::residency::{self, Residency};
+use super::unaligned::{Pause, Traffic};
 use crate::job::{JobSpec, OperatorStats};
 use crate::messages::{BackfillOrders, Command, EpochCommand, Report, Tap};
 
@@ -73,6 +74,8 @@ pub(crate) fn spawn(
             jobs: BTreeMap::new(),
             open: VecDeque::new(),
             draining: None,
+            traffic: Traffic::new(worker.peers()),
+            pause: None,
             residency: Residency::default(),
         }
         .run(worker, &commands);
@@ -121,6 +124,9 @@ struct Loop {
     jobs: BTreeMap<JobId, LocalJob>,
     open: VecDeque<OpenEpoch>,
     draining: Option<Draining>,
+    traffic: Traffic,
+    /// An unaligned checkpoint is being made.
+    pause: Option<Pause>,
     residency: Residency,
 }
 
@@ -152,6 +158,7 @@ impl Loop {
             }
             let park = if self.is_busy() { Duration::ZERO } else { Duration::from_millis(500) };
             worker.step_or_park(Some(park));
+            self.look();
             self.finish_epochs();
             self.drain_slice();
             if self.draining.is_none() && self.residency.slice(&mut self.jobs) {
@@ -162,7 +169,7 @@ impl Loop {
 
     /// Whether there is something to do without any input.
     fn is_busy(&self) -> bool {
-        self.draining.is_some() || self.residency.is_busy(&self.jobs)
+        self.draining.is_some() || self.pause.as_ref().is_some_and(|p| !p.is_still()) || self.residency.is_busy(&self.jobs)
     }
 
     fn seal_waits(&self) -> bool {
@@ -171,9 +178,9 @@ impl Loop {
 
     fn command(&mut self, worker: &mut Worker, command: Command) {
         match command {
-            Command::CreateJob { spec, from, unread, taps } => {
+            Command::CreateJob { spec, from, unread, stash, taps } => {
                 self.set_tapped(&taps, true);
-                let start = unread.as_deref().map_or(Start::Fresh(taps), |unread| Start::Restored(unread));
+                let start = unread.as_deref().map_or(Start::Fresh(taps), |unread| Start::Restored(unread, &stash));
                 self.build(worker, spec, from, start);
             }
             Command::DropJob(id) => {
@@ -204,6 +211,13 @@ impl Loop {
                 self.build(worker, spec, from, Start::Moved(nodes));
             }
             Command::Epoch(command) => self.begin(command),
+            Command::Seal(epoch) => {
+                self.seal(epoch);
+                let stash = self.jobs.values().flat_map(LocalJob::stash).collect();
+                let failed = self.jobs.iter_mut().filter_map(|(id, job)| Some((*id, job.new_failure()?))).collect();
+                (self.report)(Report::Sealed { epoch, stash, failed });
+            }
+            Command::Resume => self.resume(),
             Command::Warm { max } => self.residency.warm_up_to(max),
             Command::Evict { keep } => self.residency.evict(&self.jobs, keep),
             Command::Stop => {}
@@ -212,7 +226,7 @@ impl Loop {
 
     fn build(&mut self, worker: &mut Worker, spec: Arc<JobSpec>, from: Epoch, start: Start<'_>) {
         let register = Arc::clone(&self.register);
-        let mut build = Build { worker, store: &self.store, register: &move |s| register(s) };
+        let mut build = Build { worker, store: &self.store, traffic: &self.traffic, register: &move |s| register(s) };
         let fresh = matches!(start, Start::Fresh(..));
         let job = LocalJob::build(&mut build, Arc::clone(&spec), from, start);
         if !fresh {
@@ -253,7 +267,28 @@ impl Loop {
                 job.finish_input(relation, command.epoch);
             }
         }
+        if command.unaligned {
+            self.pause = Some(Pause::new(command.epoch, &self.traffic));
+        }
         self.open.push_back(OpenEpoch { command, done: 0 });
+    }
+
+    /// Tells the clock, while it is paused, when nothing is on its way within this worker.
+    fn look(&mut self) {
+        if let Some(pause) = &mut self.pause
+            && let Some((sent, received)) = pause.look(&self.traffic)
+        {
+            (self.report)(Report::Quiet { epoch: pause.epoch, sent, received });
+        }
+    }
+
+    fn resume(&mut self) {
+        let paused = self.pause.take().map_or(Duration::ZERO, |p| p.since.elapsed());
+        if let Some(draining) = &mut self.draining {
+            draining.stall = draining.stall.max(paused);
+        }
+        self.traffic.pause(false);
+        self.jobs.values().for_each(LocalJob::activate);
     }
 
     fn produced(&self, active: &[JobId]) -> Vec<RelationId> {
@@ -264,6 +299,9 @@ impl Loop {
 
     /// Publishes what is complete, in order of epochs and, within one, of jobs.
     fn finish_epochs(&mut self) {
+        if self.pause.is_some() {
+            return;
+        }
         while let Some(open) = self.open.front_mut() {
             let epoch = open.command.epoch;
             let active = Arc::clone(&open.command.active);
@@ -329,12 +367,7 @@ impl Loop {
         for id in active {
             let Some(job) = self.jobs.get_mut(id) else { continue };
             job.measure();
-            if let Some(error) = job.failure.get()
-                && !job.failure_told
-            {
-                job.failure_told = true;
-                failed.push((*id, error));
-            }
+            failed.extend(job.new_failure().map(|error| (*id, error)));
             if job.backfilling {
                 let (rows, done) = job.backfill_progress(epoch);
                 job.backfilling = !done;
