@@ -47,7 +47,7 @@ fn slow_join(id: u32, pause: Duration, fails: &Arc<AtomicBool>) -> JobSpec {
     spec.plan.nodes = vec![
         scan(),
         scan(),
-        Node { operator: join, inputs: vec![0, 1], schema: pairs, append_only: false },
+        Node { operator: join, inputs: vec![0, 1], schema: pairs, append_only: false, expires: Vec::new() },
         node(Operator::Project { exprs: vec![PlanExpr(col("c0")), PlanExpr(col("c1") + col("c3"))] }, vec![2]),
     ];
     spec

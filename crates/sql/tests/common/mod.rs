@@ -186,8 +186,8 @@ fn check(view: &ViewPlan) {
     let root = nodes.last().unwrap();
     assert_eq!(root.schema, view.schema);
     // Every expression survives its stored form.
-    let bytes = bincode::serialize(&view.plan).unwrap();
+    let bytes = serde_json::to_vec(&view.plan).unwrap();
     let context = Arc::new(millpond_sql::base_context());
-    let back: millpond_plan::StreamPlan = millpond_plan::with_functions(context, || bincode::deserialize(&bytes)).unwrap();
+    let back: millpond_plan::StreamPlan = millpond_plan::with_functions(context, || serde_json::from_slice(&bytes)).unwrap();
     assert_eq!(back.to_string(), view.plan.to_string());
 }
