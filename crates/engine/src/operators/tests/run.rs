@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::table::{Row, Rows, accumulate, batch, delta, lines, rows, show};
+use crate::operators::expiring::Lifetime;
 use crate::operators::{Built, EpochContext, Operator, build, tells_output};
 
 /// A plan of one operator over scans of these columns.
@@ -41,6 +42,8 @@ pub struct Run {
     operator: Box<dyn Operator>,
     stored: Vec<Stored>,
     epoch: u64,
+    /// Where state expires: what time it is.
+    pub lifetime: Option<Lifetime>,
 }
 
 /// What the last checkpoint has of a state table.
@@ -79,7 +82,7 @@ impl Run {
     pub fn new(plan: StreamPlan) -> Self {
         let operator = start(&plan);
         let stored = operator.state().iter().map(|_| Stored::default()).collect();
-        let run = Run { plan, operator, stored, epoch: 0 };
+        let run = Run { plan, operator, stored, epoch: 0, lifetime: None };
         run.attach(false);
         run
     }
@@ -96,7 +99,7 @@ impl Run {
 
     pub fn try_step(&mut self, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         self.epoch += 1;
-        let context = EpochContext { epoch: self.epoch, first: self.epoch == 1, worker: 0, workers: 1 };
+        let context = EpochContext { epoch: self.epoch, first: self.epoch == 1, worker: 0, workers: 1, lifetime: self.lifetime };
         let mut out = Vec::new();
         self.operator.step(inputs, &context, &mut out)?;
         let schema = &self.plan.nodes[self.plan.nodes.len() - 1].schema;
@@ -170,7 +173,7 @@ impl Run {
         for ((_, table), stored) in operator.state().into_iter().zip(&self.stored) {
             stored.0.borrow().iter().try_for_each(|(key, value)| table.borrow_mut().load(key, value)).unwrap();
         }
-        let context = EpochContext { epoch: self.epoch, first: false, worker: 0, workers: 1 };
+        let context = EpochContext { epoch: self.epoch, first: false, worker: 0, workers: 1, lifetime: None };
         let (mut out, mut told) = (Vec::new(), Rows::new());
         operator.into_output(&context, &mut out).unwrap();
         accumulate(&mut told, out.iter().flat_map(rows));
