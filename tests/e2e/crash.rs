@@ -8,11 +8,20 @@ use millpond_tests::random;
 async fn views_and_acknowledged_writes_survive_random_kills() {
     for seed in 1..3 {
         let dir = tempfile::tempdir().unwrap();
-        let plan = Plan { seed, kills: 6, life_ms_max: 700, events: 20_000, plant: None };
+        let plan = Plan { events: 20_000, ..Plan::new(seed, 6) };
         let outcome = torture(&plan, dir.path()).await.unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(outcome.kills, plan.kills);
         assert!(outcome.acknowledged > 0);
     }
+}
+
+/// Crashes while state leaves memory and comes back, and while views are being filled.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_with_more_state_than_memory_and_with_half_filled_views() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = Plan { events: 5000, large_rows: 5000, fills: true, ..Plan::new(7, 8) };
+    let outcome = torture(&plan, dir.path()).await.unwrap_or_else(|e| panic!("{e}"));
+    assert!(outcome.half_filled > 0, "{outcome:?}");
 }
 
 /// A server with a bug does not come through.
@@ -22,7 +31,7 @@ async fn random_kills_find_planted_bugs() {
         let mut found = None;
         for seed in 1..5 {
             let dir = tempfile::tempdir().unwrap();
-            let plan = Plan { seed, kills: 6, life_ms_max: 1500, events: 20_000, plant: Some(bug.to_string()) };
+            let plan = Plan { life_ms_max: 1500, events: 20_000, plant: Some(bug.to_string()), ..Plan::new(seed, 6) };
             found = torture(&plan, dir.path()).await.err();
             if let Some(finding) = &found {
                 println!("{bug}: {finding}");

@@ -75,6 +75,36 @@ async fn a_savepoint_is_read_beside_what_is_live_and_survives_drops() {
     assert_eq!(value(&client, "SELECT count(*) FROM millpond.savepoints").await, "0");
 }
 
+/// What was answered before SAVEPOINT is in it, and a view is whole or not shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_savepoint_has_all_that_was_answered_and_no_half_filled_view() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.connect().await;
+    for statement in SETUP.split(';') {
+        run(&client, statement).await;
+    }
+    for i in 0..20 {
+        run(&client, &format!("INSERT INTO t VALUES ({}, 1)", 10 + i)).await;
+        run(&client, &format!("SAVEPOINT p{i}")).await;
+        let read = "(SELECT count(*) FROM t FOR SYSTEM_TIME AS OF SAVEPOINT p)::text || ' ' || (SELECT s FROM s FOR SYSTEM_TIME AS OF SAVEPOINT p)";
+        assert_eq!(
+            value(&client, &format!("SELECT {}", read.replace("SAVEPOINT p", &format!("SAVEPOINT p{i}")))).await,
+            format!("{} {}", 3 + i, 6 + i)
+        );
+    }
+    run(&client, "INSERT INTO t SELECT i, 1 FROM generate_series(100, 5000) AS g(i)").await;
+    run(&client, "SET background_ddl = on").await;
+    run(&client, "CREATE MATERIALIZED VIEW half WITH (backfill_rate_limit = 100) AS SELECT id, v FROM t").await;
+    wait_for(&client, "SELECT rows_done > 0 FROM millpond.jobs WHERE name = 'half'", "t").await;
+    run(&client, "SAVEPOINT early").await;
+    let half = "SELECT count(*) FROM half FOR SYSTEM_TIME AS OF SAVEPOINT early";
+    assert_eq!(error_of(&client, half).await.0, "55000");
+    let saved = connect_to(&server, "dev@early").await.unwrap();
+    assert_eq!(error_of(&saved, "SELECT count(*) FROM half").await.0, "55000");
+    assert_eq!(value(&saved, "SELECT count(*) FROM t").await, "4923");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_transaction_the_same_words_are_the_transactions() {
     let dir = tempfile::tempdir().unwrap();
@@ -98,7 +128,15 @@ async fn restore_brings_back_the_whole_database_and_keeps_what_was() {
     run(&client, "SAVEPOINT good").await;
     run(&client, "DELETE FROM t WHERE id = 1").await;
     run(&client, "CREATE TABLE later (id INT)").await;
+    let other = server.connect().await;
+    run(&other, "BEGIN; INSERT INTO t VALUES (7, 7)").await;
     run(&client, "RESTORE SAVEPOINT good").await;
+    // Nothing is answered any more that the restored database does not have.
+    let (late, new) = tokio::join!(other.batch_execute("COMMIT"), connect_to(&server, "dev"));
+    assert!(late.is_err());
+    if let Ok(new) = new {
+        assert_eq!(rows(&new, "SELECT count(*) FROM t").await.map_or("2".into(), |rows| rows[0][0].clone().unwrap()), "2");
+    }
     // All sessions end; the server is there again on the same port.
     let client = loop {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

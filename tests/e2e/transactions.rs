@@ -29,6 +29,7 @@ async fn sessions_wait_for_each_other() {
     isolation::waits_then_looks_again(&server.url()).await;
     isolation::deadlock(&server.url()).await;
     isolation::waits_end(&server.url()).await;
+    isolation::drops_wait(&server.url()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,6 +129,18 @@ impl Server {
         String::from_utf8_lossy(bytes.get(length..).unwrap_or_default()).into_owned()
     }
 
+    /// Whether it has written a text to its log since then, or does so in time.
+    pub async fn logs(&self, length: usize, text: &str, patience: Duration) -> bool {
+        let started = Instant::now();
+        loop {
+            match self.log_since(length).contains(text) {
+                true => return true,
+                false if started.elapsed() >= patience => return false,
+                false => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
     /// How clients reach it.
     pub fn url(&self) -> String {
         format!("host=127.0.0.1 port={} user=tester dbname=dev", self.port)

@@ -105,6 +105,12 @@ fn going_on(meta: &Meta, store: &Store, jobs: &[JobSpec]) -> BTreeSet<JobId> {
     found
 }
 
+/// The jobs whose relations a checkpoint has as their queries say: they were neither being filled nor failed.
+pub fn running_in(recovered: &Recovered) -> Result<BTreeSet<JobId>> {
+    let meta = Meta::decode(&recovered.meta)?;
+    Ok(meta.jobs.iter().filter(|j| j.level && j.failed.is_none()).map(|j| j.id).collect())
+}
+
 /// How many state tables a plan needs.
 pub fn state_tables_needed(plan: &StreamPlan) -> Result<u32> {
     Ok(dataflow::state_table_counts(plan)?.iter().sum::<usize>() as u32)

@@ -31,6 +31,6 @@ mod source;
 
 pub use consolidate::consolidate;
 pub use dead_letters::{DEAD_LETTERS, DeadLetter};
-pub use handle::{Engine, EngineConfig, state_tables_needed};
+pub use handle::{Engine, EngineConfig, running_in, state_tables_needed};
 pub use job::{CheckpointInfo, JobHandle, JobInfo, JobProgress, JobSpec, JobState, OperatorInfo, SourceInfo, SourceSpec};
 pub use replace::{Replacement, kept, state_tables};

@@ -93,6 +93,10 @@ impl wire::Session for SessionAdapter {
         }
     }
 
+    fn patience(&self) -> Option<std::time::Duration> {
+        self.session.patience()
+    }
+
     fn fail_transaction(&mut self) {
         self.session.fail_transaction();
     }

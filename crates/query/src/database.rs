@@ -34,6 +34,9 @@ pub const DATABASE_NAME: &str = "dev";
 /// How much queries that sort or group may put into temporary files.
 const SPILL_BYTES_MAX: u64 = 16 << 30;
 
+/// How long the upload of the final checkpoint may hold up the end of the server.
+const LAST_UPLOAD_MAX: Duration = Duration::from_secs(30);
+
 /// How to open a database.
 #[derive(Clone, Debug)]
 pub struct DatabaseOptions {
@@ -146,7 +149,11 @@ impl Database {
         };
 
         // Queries may use a quarter of the budget; engine and storage have the rest.
-        let pool = FairSpillPool::new(usize::try_from(options.memory / 4).unwrap_or(usize::MAX));
+        let query_bytes = usize::try_from(options.memory / 4).unwrap_or(usize::MAX);
+        // What each sort sets aside for merging must be little of that.
+        context.state_ref().write().config_mut().options_mut().execution.sort_spill_reservation_bytes =
+            (query_bytes / 64).clamp(64 << 10, 10 << 20);
+        let pool = FairSpillPool::new(query_bytes);
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_max_temp_directory_size(SPILL_BYTES_MAX);
         let runtime = runtime.build_arc().map_err(from_datafusion)?;
         Ok(Arc::new(Database {
@@ -176,6 +183,7 @@ impl Database {
             return Err(Error::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
                 .with_hint(format!("The database is called \"{DATABASE_NAME}\".")));
         }
+        self.transactions.gate.check()?;
         Session::new(Arc::clone(self), startup, notices, cancel)
     }
 
@@ -204,12 +212,16 @@ impl Database {
         self.store.catalog_write(&[records::initialised_record()], &[])
     }
 
-    /// Final checkpoint, then the end of the engine.
+    /// Final checkpoint, which goes to the checkpoint storage, and the end of the engine.
     pub async fn shutdown(&self) -> Result<()> {
+        let ended = self.engine.shutdown().await;
         let uploader = self.uploader.lock().take();
+        // A database that a savepoint takes the place of has nothing more to send.
+        let sends = ended.is_ok() && self.transactions.gate.check().is_ok();
         // It waits for its thread.
-        let _ = tokio::task::spawn_blocking(move || drop(uploader)).await;
-        self.engine.shutdown().await
+        let finish = move || uploader.filter(|_| sends).map(|uploader| uploader.finish(LAST_UPLOAD_MAX));
+        let _ = tokio::task::spawn_blocking(finish).await;
+        ended
     }
 
     /// The catalog as it is, and its version.
@@ -221,6 +233,7 @@ impl Database {
     /// Stores a changed catalog with other records in one synced write, then shows it to all. The caller holds `ddl`.
     pub(crate) async fn replace_catalog(&self, catalog: Catalog, mut puts: Vec<Record>, deletes: Vec<Vec<u8>>) -> Result<Arc<Catalog>> {
         puts.push(records::catalog_record(&catalog)?);
+        let _entered = self.transactions.gate.enter().await?;
         let store = Arc::clone(&self.store);
         let written = tokio::task::spawn_blocking(move || store.catalog_write(&puts, &deletes)).await;
         written.map_err(|e| Error::internal(format!("writing the catalog ended early: {e}")))??;
@@ -244,6 +257,7 @@ impl Database {
         let mut changed = self.system_settings.read().clone();
         changed.set(setting.name, value)?;
         let configured = changed.clone();
+        let _entered = self.transactions.gate.enter().await?;
         self.engine.blocking(move |store| configure_storage(store, &configured)).await?;
         let store = Arc::clone(&self.store);
         let (puts, deletes) = match value {
@@ -316,10 +330,11 @@ pub(crate) fn source_spec(relation: &Relation) -> Result<Option<SourceSpec>> {
 }
 
 impl Database {
-    /// Removes relations, which nothing that stays may read: first from the catalog, then their rows and state.
-    /// A crash in between leaves rows that the next start deletes. The caller holds `ddl`.
-    pub(crate) async fn drop_relations(&self, mut catalog: Catalog, ids: &[RelationId]) -> Result<()> {
+    /// Removes relations, which nothing that stays may read, and the schemas that they lay in: first from the catalog, then
+    /// their rows and state. A crash in between leaves rows that the next start deletes. The caller holds `ddl`.
+    pub(crate) async fn drop_relations(&self, mut catalog: Catalog, ids: &[RelationId], schemas: &[&str]) -> Result<()> {
         let dropped = ids.iter().filter_map(|id| catalog.remove(*id)).collect::<Vec<_>>();
+        schemas.iter().try_for_each(|schema| catalog.drop_schema(schema))?;
         let jobs = dropped.iter().filter_map(Relation::job).collect::<Vec<_>>();
         let deletes = jobs.iter().map(|j| records::job_key(*j)).collect();
         self.replace_catalog(catalog, vec![], deletes).await?;
@@ -341,7 +356,7 @@ impl Database {
         match self.engine.create_job(spec).await {
             Ok(handle) => Ok(handle),
             Err(error) => {
-                self.drop_relations(Catalog::clone(&catalog), &[relation]).await?;
+                self.drop_relations(Catalog::clone(&catalog), &[relation], &[]).await?;
                 Err(error)
             }
         }

@@ -15,7 +15,9 @@ use millpond_state::failpoint::failpoint;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::database::{Database, source_spec};
+use crate::dropping::{Claimed, dropped_tables};
 use crate::error::not_in_block;
+use crate::locks::Patience;
 use crate::progress;
 use crate::records::StoredJob;
 use crate::response::{Notice, Response, client_schema, conform};
@@ -51,8 +53,16 @@ impl Session {
         }
         let database = Arc::clone(&self.database);
         let limits = scope.limits.clone();
-        let lock = limits.run(async { Ok(Arc::clone(&database.ddl).lock_owned().await) }).await?;
-        scope.refresh();
+        // What a DROP takes away nobody else may be writing to.
+        let patience = Patience { lock_timeout: self.settings.duration("lock_timeout"), limits: &limits };
+        let (_claimed, lock) = loop {
+            let claimed = Claimed::lock(&database, dropped_tables(kind, &scope), patience).await?;
+            let lock = limits.run(async { Ok(Arc::clone(&database.ddl).lock_owned().await) }).await?;
+            scope.refresh();
+            if claimed.has(&dropped_tables(kind, &scope)) {
+                break (claimed, lock);
+            }
+        };
         match kind {
             StatementKind::CreateTable(create) => return self.create_table(create, scope, lock).await,
             StatementKind::CreateSource(create) => self.create_source(create, &scope).await?,
@@ -320,23 +330,7 @@ impl Session {
         }
         let dropped = scope.catalog.drop_set(&inside, true)?;
         self.tell_cascade(&dropped, &scope.catalog);
-        let mut catalog = Catalog::clone(&scope.catalog);
-        let mut without = catalog.clone();
-        for id in &dropped {
-            without.remove(*id);
-        }
-        for name in names {
-            without.drop_schema(name)?;
-        }
-        if !dropped.is_empty() {
-            self.database.drop_relations(catalog, &dropped).await?;
-            catalog = Catalog::clone(&self.database.catalog().0);
-        }
-        for name in drop.names.iter().filter(|n| scope.catalog.schema(&n.name).is_some()) {
-            catalog.drop_schema(&name.name)?;
-        }
-        self.database.replace_catalog(catalog, vec![], vec![]).await?;
-        Ok(())
+        self.database.drop_relations(Catalog::clone(&scope.catalog), &dropped, &names).await
     }
 
     async fn drop_all(&mut self, ids: &[RelationId], cascade: bool, scope: &Scope) -> Result<()> {
@@ -346,7 +340,7 @@ impl Session {
         let all = scope.catalog.drop_set(ids, cascade)?;
         let others = all.iter().copied().filter(|id| !ids.contains(id)).collect::<Vec<_>>();
         self.tell_cascade(&others, &scope.catalog);
-        self.database.drop_relations(Catalog::clone(&scope.catalog), &all).await
+        self.database.drop_relations(Catalog::clone(&scope.catalog), &all, &[]).await
     }
 
     /// Names what goes along with what was named.
@@ -479,7 +473,7 @@ async fn forget(database: &Database, relation: RelationId) {
         return;
     }
     let removed = match catalog.drop_set(&[relation], true) {
-        Ok(all) => database.drop_relations(Catalog::clone(&catalog), &all).await,
+        Ok(all) => database.drop_relations(Catalog::clone(&catalog), &all, &[]).await,
         Err(error) => Err(error),
     };
     if let Err(error) = removed {

@@ -71,6 +71,6 @@ impl Session {
                 .with_hint(format!("DROP MATERIALIZED VIEW {} removes it.", job.name)));
         }
         let ids = scope.catalog.drop_set(&[job.relation], false)?;
-        self.database.drop_relations(Catalog::clone(&scope.catalog), &ids).await
+        self.database.drop_relations(Catalog::clone(&scope.catalog), &ids, &[]).await
     }
 }

@@ -3,7 +3,7 @@
 //! - [`database`]: [`Database`], what all sessions share; `records`: its catalog as the store keeps it
 //! - [`session`]: [`Session`], one client's connection; [`prepared`]: statements as it holds them; [`response`]: what it
 //!   answers; [`cancel`]: how a statement is ended early
-//! - `statement`: queries, DML and descriptions; `control`: transactions and settings; `ddl`: CREATE, DROP and the like;
+//! - `statement`: queries, DML and descriptions; `control`: transactions and settings; `ddl`: CREATE, DROP and the like (`dropping`: which wait for writers);
 //!   `jobs`: ALTER MATERIALIZED VIEW, CANCEL JOB; `replace`: CREATE OR REPLACE MATERIALIZED VIEW; `show`: SHOW; `cursor`: cursors and prepared statements by name; `progress`: waiting for a new view
 //! - [`block`]: transaction blocks; `transaction`, `locks`: what happens in them; `dml`: INSERT, UPDATE, DELETE, TRUNCATE
 //! - `select`: DataFusion over one [`ReadView`](millpond_state::ReadView), whose leaves (`leaf`) are `read` for stored
@@ -11,7 +11,7 @@
 //!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it;
 //!   `exists`: EXISTS as a value
 //! - `lookup`: prepared reads of a row by its key, which need no DataFusion
-//! - `saved`: savepoints of the whole database, made and read
+//! - `saved`: savepoints of the whole database, made and read; `gate`: nothing is written while one takes the database's place
 //! - `access`: what catalog functions know of their session; `error`: errors that several of these share
 
 mod access;
@@ -22,8 +22,10 @@ mod cursor;
 pub mod database;
 mod ddl;
 mod dml;
+mod dropping;
 mod error;
 mod exists;
+mod gate;
 mod jobs;
 mod keys;
 mod leaf;

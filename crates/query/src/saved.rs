@@ -1,9 +1,11 @@
 //! Savepoints of the whole database as sessions read them, and the statements that make, drop and restore them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use millpond_common::{Error, Result, SqlState};
+use millpond_common::{Error, RelationId, Result, SqlState};
+use millpond_engine::running_in;
 use millpond_sql::{Catalog, Relation, StatementKind};
 use millpond_state::failpoint::failpoint;
 use millpond_state::{ReadView, Savepoint, SavepointKind};
@@ -20,6 +22,18 @@ pub(crate) struct Saved {
     pub catalog: Arc<Catalog>,
     /// Their rows.
     pub view: ReadView,
+    /// Materialized views that it does not have whole.
+    partial: BTreeSet<RelationId>,
+}
+
+impl Saved {
+    /// Fails if it does not have all rows of one of these relations.
+    pub fn check_readable(&self, relations: &[RelationId]) -> Result<()> {
+        let Some(view) = relations.iter().find(|id| self.partial.contains(id)).and_then(|id| self.catalog.get(*id)) else { return Ok(()) };
+        let message = format!("materialized view \"{}\" was not filled when the savepoint was made", view.name);
+        let hint = "RESTORE SAVEPOINT, or a fork of it, goes on filling it.";
+        Err(Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).with_hint(hint))
+    }
 }
 
 /// The savepoint in a database's name: `dev@before_upgrade`, or `@before_upgrade` in front of a relation.
@@ -39,7 +53,10 @@ impl Database {
         let reader = self.store.savepoint_open(name)?;
         let known = Known::read(&reader.recovered().catalog, Arc::new(self.context.clone()))?;
         let view = reader.view(known.catalog.relations().filter_map(Relation::spec))?;
-        let saved = Arc::new(Saved { catalog: Arc::new(known.catalog), view });
+        let running = running_in(reader.recovered())?;
+        let is_partial = |r: &&Relation| r.job().is_some_and(|job| !running.contains(&job) || reader.is_emptied(r.id));
+        let partial = known.catalog.relations().filter(is_partial).map(|r| r.id).collect();
+        let saved = Arc::new(Saved { catalog: Arc::new(known.catalog), view, partial });
         open.push((name.to_string(), Arc::downgrade(&saved)));
         Ok(saved)
     }
@@ -67,13 +84,17 @@ impl Session {
                 self.check_alone("RESTORE SAVEPOINT")?;
                 // Whether it is there and whole, before anything happens.
                 let (wanted, database) = (name.clone(), Arc::clone(&self.database));
-                let opened = tokio::task::spawn_blocking(move || database.saved(&wanted).map(drop)).await;
+                let opens = Arc::clone(&database);
+                let opened = tokio::task::spawn_blocking(move || opens.saved(&wanted).map(drop)).await;
                 opened.map_err(|e| Error::internal(format!("opening the savepoint ended early: {e}")))??;
+                // What was answered until here is in that savepoint; nothing more is answered.
+                let closing = scope.limits.run(database.transactions.gate.closing()).await?;
                 let before = format!("before_restore_{}", Utc::now().format("%Y%m%d_%H%M%S_%3f"));
                 let comment = format!("before RESTORE SAVEPOINT {name}");
                 scope.limits.run(engine.savepoint_create(before.clone(), SavepointKind::Automatic, comment)).await?;
                 let wanted = name.clone();
                 engine.blocking(move |store| store.savepoint_restore(&wanted)).await?;
+                closing.close();
                 failpoint("restore-announced");
                 let mut notice = Notice::notice(format!("the database continues from savepoint \"{name}\"; all sessions end"));
                 notice.detail = Some(format!("What it was until now is kept as savepoint \"{before}\"."));

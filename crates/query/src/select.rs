@@ -87,6 +87,7 @@ impl Runner {
             RelationRef::Saved(database, id) => {
                 let gone = || Error::new(SqlState::UNDEFINED_OBJECT, format!("savepoint \"{database}\" is gone"));
                 let saved = self.database.saved(savepoint_of(database).ok_or_else(gone)?)?;
+                saved.check_readable(&[*id])?;
                 let relation = saved.catalog.get(*id).ok_or_else(gone)?;
                 let spec = saved.view.spec(*id).ok_or_else(gone)?;
                 return Ok(Arc::new(RelationProvider::new(relation.name.clone(), spec, Arc::clone(schema), saved.view.clone())));

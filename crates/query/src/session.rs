@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::ArrayRef;
 use arrow_schema::SchemaRef;
@@ -226,6 +226,7 @@ impl Session {
     /// Runs a statement. With `in_implicit_block` others share its transaction, up to [`Session::finish_implicit`].
     pub async fn execute(&mut self, statement: &Arc<Statement>, parameters: Vec<ArrayRef>, in_implicit_block: bool) -> Result<Response> {
         let Some(parsed) = &statement.parsed else { return Ok(Response::Empty) };
+        self.database.transactions.gate.check()?;
         self.tell_activity("active", Some(&parsed.text));
         self.apply_changes()?;
         self.database.refresh_settings(&mut self.settings, &mut self.settings_seen)?;
@@ -314,6 +315,11 @@ impl Session {
             Some(block) if block.explicit => TransactionStatus::InTransaction,
             _ => TransactionStatus::Idle,
         }
+    }
+
+    /// How long it may idle as it stands now.
+    pub fn patience(&self) -> Option<Duration> {
+        self.settings.duration("idle_in_transaction_session_timeout").filter(|_| self.in_block())
     }
 
     /// An error happened, in a statement, in its rows or in the protocol.

@@ -84,8 +84,9 @@ impl Session {
     ) -> Result<(crate::select::Runner, LogicalPlan, ReadView)> {
         let plan = with_parameters(bound.plan, parameters)?;
         let relations = user_relations(&plan)?;
-        if self.saved.is_none() {
-            check_readable(&relations, &scope.catalog, &self.database.engine)?;
+        match &self.saved {
+            None => check_readable(&relations, &scope.catalog, &self.database.engine)?,
+            Some(saved) => saved.check_readable(&relations)?,
         }
         let view = self.view(!relations.is_empty(), &scope.limits).await?;
         // A view that failed meanwhile may have left half an epoch in it.

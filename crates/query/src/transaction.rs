@@ -15,11 +15,14 @@ use millpond_state::{ReadView, Store};
 
 pub use self::keys::KeyCodec;
 use self::overlay::{Standing, TableChanges};
+use crate::gate::Gate;
 use crate::locks::{HeldLocks, LockTable, Mode, Patience};
 
 /// What all transactions share: the locks, and a count of those that have committed.
 #[derive(Default)]
 pub struct TransactionManager {
+    /// What all writes pass.
+    pub(crate) gate: Gate,
     locks: LockTable,
     next: AtomicU64,
     commits: AtomicU64,
@@ -154,7 +157,21 @@ impl Transaction {
 
     /// Locks a table until the end of the transaction; returns whether it had to wait.
     pub async fn lock_table(&mut self, table: RelationId, mode: Mode, patience: Patience<'_>) -> Result<bool> {
+        let waited = self.wait_for_table(table, mode, patience).await?;
+        self.still_there(table, waited)
+    }
+
+    /// The same, whether the table is still there or not.
+    pub async fn wait_for_table(&mut self, table: RelationId, mode: Mode, patience: Patience<'_>) -> Result<bool> {
         self.manager.locks.lock_table(&mut self.held, table, mode, patience).await
+    }
+
+    /// Whoever has waited may have waited for a DROP.
+    fn still_there(&self, table: RelationId, waited: bool) -> Result<bool> {
+        if waited && self.store.newest_view().spec(table).is_none() {
+            return Err(Error::new(SqlState::UNDEFINED_TABLE, "the table was dropped meanwhile"));
+        }
+        Ok(waited)
     }
 
     /// Locks rows by their encoded keys until the end of the transaction; returns whether it had to wait. Always in
@@ -163,7 +180,8 @@ impl Transaction {
         let mut rows = keys.iter().map(|key| hash::hash_bytes(key.as_ref())).collect::<Vec<_>>();
         rows.sort_unstable();
         rows.dedup();
-        self.manager.locks.lock_rows(&mut self.held, table, &rows, patience).await
+        let waited = self.manager.locks.lock_rows(&mut self.held, table, &rows, patience).await?;
+        self.still_there(table, waited)
     }
 
     /// The rows with these keys, each of which is given once, as the transaction has left them on top of `base`.
@@ -250,7 +268,10 @@ impl Transaction {
         let locks = std::mem::replace(&mut self.held, none);
         let mut ending = Ending { manager: Arc::clone(&self.manager), locks };
         tokio::spawn(async move {
-            let number = engine.commit_transaction(changes).await;
+            let number = match ending.manager.gate.enter().await {
+                Ok(_entered) => engine.commit_transaction(changes).await,
+                Err(closed) => Err(closed),
+            };
             ending.manager.commits.fetch_add(1, Ordering::SeqCst);
             ending.release();
             number.map(Some)

@@ -135,8 +135,9 @@ fn patiently(try_lock: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryL
 }
 
 fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(LOCK);
     let failed = |e: io::Error| unusable(dir, &e);
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(dir.join(LOCK)).map_err(failed)?;
+    let mut file = file::named(&path, File::options().read(true).write(true).create(true).truncate(false).open(&path)).map_err(failed)?;
     match patiently(|| file.try_lock()) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -148,7 +149,8 @@ fn lock(dir: &Path) -> Result<File> {
         Err(TryLockError::Error(e)) => return Err(failed(e)),
     }
     // For the message above; nothing depends on it.
-    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id())).map_err(failed)?;
+    let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+    file::named(&path, noted).map_err(failed)?;
     Ok(file)
 }
 

@@ -88,9 +88,10 @@ impl Tiers {
         if straddling {
             // Its epochs beyond the checkpoint are few: sort them again.
             let until = self.layers.get(gone).map_or(base, |l| l.until);
-            let rest = sort(meta, runs, base, until)?;
+            let rest = Encoded::new(meta, runs_between(runs, base, until).iter().map(|r| &**r))?;
             if let Some(layer) = self.layers.get_mut(gone) {
-                layer.run = rest.unwrap_or_else(|| Arc::new(SortedRun::merge(&[])));
+                // Perhaps of nothing: of a relation with a key all the same.
+                layer.run = Arc::new(SortedRun::new(&rest));
             }
         }
         self.layers.drain(..gone);
@@ -128,4 +129,35 @@ fn sort(meta: &RelationMeta, runs: &[Arc<Run>], after: Epoch, until: Epoch) -> R
     }
     let encoded = Encoded::new(meta, runs.iter().map(|r| &**r))?;
     Ok(Some(Arc::new(SortedRun::new(&encoded))))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use millpond_common::{Delta, RelationId, RelationSpec};
+
+    use super::*;
+    use crate::encode::Change;
+
+    /// A layer ends where a reader was, though nothing has happened for a while, and a checkpoint is made in between: what is left
+    /// of the layer is empty, and what comes next is merged with it.
+    #[test]
+    fn what_follows_an_empty_rest_is_there() {
+        let row =
+            |k: i64| RecordBatch::try_from_iter(["k", "v"].map(|name| (name, Arc::new(Int64Array::from(vec![k])) as ArrayRef))).unwrap();
+        let spec = RelationSpec { id: RelationId(1), schema: row(0).schema(), key: Some(vec![0]), append_only: false };
+        let meta = RelationMeta::new(spec).unwrap();
+        let run = |epoch: Epoch| Arc::new(Run::new(epoch, vec![Delta::insert(row(epoch as i64))]));
+        let mut tiers = Tiers::new(0);
+        tiers.read(&meta, &[run(1)], 0, 1, 0).unwrap();
+        tiers.read(&meta, &[run(1)], 0, 3, 0).unwrap();
+        // A checkpoint of epoch 2.
+        tiers.read(&meta, &[], 2, 3, 2).unwrap();
+        let layers = tiers.read(&meta, &[run(4)], 2, 4, 2).unwrap();
+        let mut walk = crate::run::Overlay::new(layers, 0..256);
+        assert!(matches!(walk.current(), Some((_, Change::Put(_)))));
+        walk.advance();
+        assert!(walk.current().is_none());
+    }
 }

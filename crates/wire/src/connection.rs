@@ -7,7 +7,7 @@ use millpond_common::{Error, Result, SqlState};
 
 use crate::database::{Response, Session, Statement, TransactionStatus};
 use crate::extended::Prepared;
-use crate::frame::violation;
+use crate::frame::{Frame, violation};
 use crate::frontend::FrontendMessage;
 use crate::io::{Fault, Io, shutdown_error};
 use crate::rows::{Portion, Rows};
@@ -21,11 +21,13 @@ pub(crate) struct Connection {
     pub(crate) prepared: Prepared,
     /// An extended query failed: everything up to Sync is skipped.
     skipping: bool,
+    /// The client was told that it may send the next statement.
+    ready: bool,
 }
 
 impl Connection {
     pub(crate) fn new(io: Io, session: Box<dyn Session>) -> Self {
-        Connection { io, session, prepared: Prepared::default(), skipping: false }
+        Connection { io, session, prepared: Prepared::default(), skipping: false, ready: false }
     }
 
     /// Serves messages until the client leaves, breaks the protocol, or the server shuts down.
@@ -44,7 +46,7 @@ impl Connection {
 
     /// Handles one message; `false` is the end.
     async fn message(&mut self) -> Result<bool, Fault> {
-        let frame = self.io.next_frame().await?;
+        let frame = self.next_frame().await?;
         if self.skipping && !matches!(frame.kind, b'S' | b'X') {
             return Ok(true);
         }
@@ -81,6 +83,15 @@ impl Connection {
             }
         }
         Ok(true)
+    }
+
+    /// The next message. In a transaction the session's patience may end before it comes.
+    async fn next_frame(&mut self) -> Result<Frame, Fault> {
+        let Some(patience) = self.session.patience().filter(|_| std::mem::take(&mut self.ready)) else { return self.io.next_frame().await };
+        tokio::time::timeout(patience, self.io.next_frame()).await.unwrap_or_else(|_| {
+            let message = "terminating connection due to idle-in-transaction timeout";
+            Err(Fault::Fatal(Error::new(SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, message)))
+        })
     }
 
     /// An extended query failed: says so, and skips what the client sent after it.
@@ -137,6 +148,7 @@ impl Connection {
             self.io.output.parameter_status(canonical_name(&name), &value);
         }
         self.io.output.ready_for_query(self.session.transaction_status());
+        self.ready = true;
         Ok(self.io.output.flush().await?)
     }
 

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
@@ -65,6 +66,11 @@ pub trait Session: Send {
 
     /// Where the session stands, for ReadyForQuery.
     fn transaction_status(&self) -> TransactionStatus;
+
+    /// How long the session may wait for the next statement as it stands now: `None` = as long as it takes.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
 
     /// An error happened, in a statement, its row stream or in the protocol: an explicit transaction is failed now.
     fn fail_transaction(&mut self);

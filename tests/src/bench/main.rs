@@ -11,6 +11,7 @@
 //! - `flame.rs`: flame graphs
 //! - `idle.rs`: what a server costs to which nothing happens
 //! - `freshness.rs`: from a write to its visibility in a view
+//! - `soak.rs`: checkpoints for hours; only when asked for
 //! - `usage.rs`: what the kernel says that a process used
 #![allow(clippy::unwrap_used)] // a failed step is the measurement's end
 
@@ -26,6 +27,7 @@ mod process;
 mod scaling;
 mod serving;
 mod side;
+mod soak;
 mod state_size;
 mod usage;
 mod views;
@@ -67,6 +69,9 @@ struct Arguments {
     /// State sizes: each once more with a quarter of the memory that it took.
     #[arg(long)]
     spill: bool,
+    /// Only a server that is written to all the time, for so many seconds.
+    #[arg(long, num_args = 0..=1, default_missing_value = "3600")]
+    soak: Option<u64>,
     /// Only Nexmark in process, compared with a recorded file.
     #[arg(long)]
     baseline: Option<PathBuf>,
@@ -134,6 +139,7 @@ async fn measure() {
         || arguments.views.is_some()
         || arguments.state_size.is_some()
         || compare.or(record).is_some()
+        || arguments.soak.is_some()
         || arguments.profile.is_some();
     if !parts || arguments.nexmark {
         nexmark::measure(&arguments).await;
@@ -163,7 +169,20 @@ async fn measure() {
     if compare.or(record).is_some() {
         baseline::measure(&arguments, compare, record).await;
     }
+    if let Some(seconds) = arguments.soak {
+        soak::measure(seconds).await;
+    }
     if let Some(directory) = &arguments.profile {
         flame::measure(&arguments, directory).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn options_have_names_of_their_own() {
+        super::Arguments::command().debug_assert();
     }
 }

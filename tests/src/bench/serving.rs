@@ -24,6 +24,7 @@ const INGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Options of this part.
 #[derive(clap::Args)]
+#[group(id = "serving-options")]
 pub struct Options {
     /// Serving: rows of the view.
     #[arg(long, default_value_t = 1_000_000)]

@@ -57,6 +57,18 @@ pub fn disk(dir: &std::path::Path) -> u64 {
     text.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+/// Bytes that a process has had written to disk.
+pub fn written(process: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{process}/io")).unwrap_or_default();
+    io.lines().find_map(|l| l.strip_prefix("write_bytes: ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Files with an ending, in a directory and those below it.
+pub fn files(dir: &std::path::Path, ending: &str) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+    entries.map(|p| if p.is_dir() { files(&p, ending) } else { usize::from(p.extension().is_some_and(|e| e == ending)) }).sum()
+}
+
 /// A thread's time so far.
 #[derive(Clone, Debug)]
 pub struct Thread {

@@ -2,7 +2,7 @@
 //! Each prints a table with its seeds.
 
 use clap::Parser;
-use millpond_tests::crash::{Plan, torture};
+use millpond_tests::crash::{Outcome, Plan, torture};
 use millpond_tests::faults::{errors, full, points, power, three_way};
 use millpond_tests::finding::Tally;
 use millpond_tests::random;
@@ -22,6 +22,12 @@ struct Arguments {
     /// Nexmark events per data directory.
     #[arg(long, default_value_t = 100_000)]
     events: u64,
+    /// With --kills: rows of a table whose views have several times more state than --memory 64MB has room for.
+    #[arg(long, default_value_t = 0)]
+    large_rows: i64,
+    /// With --large-rows: views of it are made, dropped and filled at a limited rate all the time.
+    #[arg(long)]
+    fills: bool,
     /// Compares random views over random histories with their queries, in so many runs.
     #[arg(long)]
     random_views: Option<u64>,
@@ -37,9 +43,10 @@ struct Arguments {
     /// Fills the disk that often (needs `unshare -Urm`).
     #[arg(long)]
     disk_full: Option<u64>,
-    /// Compares every query of the SQL scripts and of Nexmark: straight, restarted, with another parallelism, in batch.
-    #[arg(long)]
-    three_way: bool,
+    /// Compares every query of the SQL scripts and of Nexmark: straight, restarted, with another parallelism, in batch. A value: only
+    /// scripts whose names have this part.
+    #[arg(long, num_args = 0..=1, default_missing_value = "")]
+    three_way: Option<String>,
     /// All of these in their long form.
     #[arg(long)]
     all: bool,
@@ -51,6 +58,9 @@ struct Arguments {
     seed: u64,
 }
 
+/// Their views have several times more state than 64 MB has room for.
+const LARGE_ROWS: i64 = 200_000;
+
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
     let a = Arguments::parse();
@@ -58,7 +68,11 @@ async fn main() -> std::process::ExitCode {
     let plant = a.plant.as_deref();
     let mut failures = 0;
     if let Some(kills) = long(a.kills, 1000) {
-        failures += random_kills(&a, kills).await;
+        failures += random_kills(&a, kills, a.large_rows, a.fills).await;
+    }
+    if a.all {
+        failures += random_kills(&a, 200, LARGE_ROWS, false).await;
+        failures += random_kills(&a, 200, LARGE_ROWS, true).await;
     }
     if let Some(runs) = long(a.random_views, 60) {
         failures += random_views(a.seed, runs).await;
@@ -79,9 +93,9 @@ async fn main() -> std::process::ExitCode {
         println!("\nThe disk is full, {rounds} times");
         failures += disk_full(rounds, a.seed, plant).await;
     }
-    if a.three_way || a.all {
+    if let Some(part) = a.three_way.as_deref().or(a.all.then_some("")) {
         println!("\nThree ways to one answer");
-        failures += three_way::table().await.total();
+        failures += three_way::table(part).await.total();
     }
     println!("{failures} failures");
     if failures == 0 { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE }
@@ -120,18 +134,22 @@ async fn disk_full(rounds: u64, seed: u64, plant: Option<&str>) -> usize {
     }
 }
 
-async fn random_kills(arguments: &Arguments, number: u64) -> usize {
-    println!("\nThe server is killed, {number} times");
-    let line = |seed: &str, kills: usize, epochs: u64, answered: usize, comparisons: usize, found: &Tally| {
+async fn random_kills(arguments: &Arguments, number: u64, large_rows: i64, fills: bool) -> usize {
+    let with = if large_rows > 0 { format!(", with {large_rows} rows and little memory") } else { String::new() };
+    println!("\nThe server is killed, {number} times{with}{}", if fills { ", while views are filled" } else { "" });
+    let line = |seed: &str, o: &Outcome, found: &Tally| {
         let (diverged, lost, other) = (found.diverged, found.lost, found.misbehaved);
-        println!("{seed:>6} {kills:>6} {epochs:>8} {answered:>10} {comparisons:>12} {diverged:>12} {lost:>6} {other:>6}");
+        println!(
+            "{seed:>6} {:>6} {:>8} {:>10} {:>12} {:>12} {diverged:>12} {lost:>6} {other:>6}",
+            o.kills, o.epochs, o.acknowledged, o.comparisons, o.half_filled
+        );
     };
     println!(
-        "{:>6} {:>6} {:>8} {:>10} {:>12} {:>12} {:>6} {:>6}",
-        "seed", "kills", "epochs", "answered", "comparisons", "divergences", "lost", "other"
+        "{:>6} {:>6} {:>8} {:>10} {:>12} {:>12} {:>12} {:>6} {:>6}",
+        "seed", "kills", "epochs", "answered", "comparisons", "half filled", "divergences", "lost", "other"
     );
     let (mut left, mut seed, mut found) = (number, arguments.seed, Tally::default());
-    let mut sum = (0, 0, 0, 0);
+    let mut sum = Outcome::default();
     while left > 0 {
         let kills = left.min(arguments.kills_per_run);
         let plan = Plan {
@@ -139,19 +157,25 @@ async fn random_kills(arguments: &Arguments, number: u64) -> usize {
             kills: kills as usize,
             life_ms_max: arguments.life_ms_max,
             events: arguments.events,
+            large_rows,
+            fills: fills && large_rows > 0,
             plant: arguments.plant.clone(),
         };
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         match torture(&plan, dir.path()).await {
             Ok(o) => {
-                line(&seed.to_string(), o.kills, o.epochs, o.acknowledged, o.comparisons, &Tally::default());
-                sum = (sum.0 + o.kills, sum.1 + o.epochs, sum.2 + o.acknowledged, sum.3 + o.comparisons);
+                line(&seed.to_string(), &o, &Tally::default());
+                sum.kills += o.kills;
+                sum.epochs += o.epochs;
+                sum.acknowledged += o.acknowledged;
+                sum.comparisons += o.comparisons;
+                sum.half_filled += o.half_filled;
             }
             Err(finding) => found.add(&finding),
         }
         left -= kills;
         seed += 1;
     }
-    line("all", sum.0, sum.1, sum.2, sum.3, &found);
+    line("all", &sum, &found);
     found.total()
 }

@@ -99,7 +99,10 @@ pub async fn table(rounds: u64, seed: u64, plant: Option<&str>) -> Tally {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(finding) => {
                     tally.add(&finding.context(&format!("{call} {at}, seed {seed}, attempt {attempt}")));
-                    place = None;
+                    if let Some((dir, mut victim)) = place.take() {
+                        victim.server.kill();
+                        println!("kept: {}", dir.keep().display());
+                    }
                 }
             }
             round += 1;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -13,7 +14,10 @@ use crate::server::{becomes, binary, repository, run, value};
 use crate::workload::statements::{Kind, World};
 
 /// Statements after which a step must have been reached.
-const STEPS_MAX: usize = 150;
+const STEPS_MAX: usize = 600;
+
+/// Longest wait for an upload to come to a step.
+const UPLOAD_MAX: Duration = Duration::from_secs(20);
 
 /// Steps with these names belong to these statements; others are reached by writing.
 const WANTED: [(&str, Kind); 15] = [
@@ -92,7 +96,9 @@ impl Place {
                 return Err(Finding::Misbehaved(format!("a statement failed: {error}")));
             }
         }
-        let reached = self.victim.server.log_since(before).contains(&format!("failpoint {point} reached"));
+        // Uploads have a pace of their own.
+        let patience = if point.starts_with("remote") { UPLOAD_MAX } else { Duration::ZERO };
+        let reached = self.victim.server.logs(before, &format!("failpoint {point} reached"), patience).await;
         self.victim.restart(&[]).await?;
         self.victim.verify().await?;
         Ok(reached)
@@ -171,8 +177,10 @@ pub async fn table(rounds: u64, seed: u64, plant: Option<&str>) -> Tally {
                 Ok(false) => println!("{name} was not reached (seed {seed})"),
                 Err(finding) => {
                     let finding = finding.context(&format!("{name}, seed {seed}"));
-                    entry.1.add(&finding);
-                    found.add(&finding);
+                    let mut one = Tally::default();
+                    one.add(&finding);
+                    entry.1.merge(one);
+                    found.merge(one);
                     (answered, comparisons) = (answered + place.victim.answered, comparisons + place.victim.comparisons);
                     place = Place::new(seed + 1_000_000, plant).await;
                 }

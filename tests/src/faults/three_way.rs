@@ -119,9 +119,8 @@ impl Replay {
     /// Compares all views with their batch answer, and keeps their rows and those of the tables.
     async fn collect(&mut self, place: usize) -> Result<(), Finding> {
         let client = self.server.connect().await;
-        becomes(&client, "SELECT count(*) FROM millpond.jobs WHERE state IN ('BACKFILLING', 'RESTARTING')", "0")
-            .await
-            .map_err(Finding::Misbehaved)?;
+        let unsettled = "SELECT string_agg(name || ' ' || state, ', ') FROM millpond.jobs WHERE state IN ('BACKFILLING', 'RESTARTING')";
+        becomes(&client, unsettled, "NULL").await.map_err(Finding::Misbehaved)?;
         let ask = async |sql: &str| rows(&client, sql).await.map_err(|e| Finding::Misbehaved(format!("{sql}: {}", describe(&e))));
         ask("FLUSH").await?;
         let text = |t: &Option<String>| t.clone().unwrap_or_default();
@@ -227,7 +226,9 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 fn compare(way: Way, one: &Answers, other: &Answers) -> Result<(), Finding> {
     for key in one.keys().chain(other.keys()) {
         let (found, expected) = (other.get(key), one.get(key));
-        if found != expected {
+        // Restarted, a view that has failed is tried again.
+        let tried_again = expected == Some(&None);
+        if found != expected && !tried_again {
             let short = |rows: Option<&Option<Vec<_>>>| format!("{rows:?}").chars().take(400).collect::<String>();
             let text = format!("{key}, {way:?}: {}\nstraight: {}", short(found), short(expected));
             return Err(if key.starts_with("table") { Finding::Lost(text) } else { Finding::Diverged(text) });
@@ -255,8 +256,8 @@ async fn all_ways(script: Option<&Path>) -> Result<(usize, usize, usize), Findin
     Ok((views, replays.iter().map(|r| r.lives).sum(), comparisons))
 }
 
-/// Every script of `tests/slt` and Nexmark. Prints what came of them and returns what was found.
-pub async fn table() -> Tally {
+/// Every script of `tests/slt` and Nexmark, as far as their names have this part. Prints what came of them and returns what was found.
+pub async fn table(part_of_name: &str) -> Tally {
     let mut found = Tally::default();
     println!("{:<24} {:>6} {:>9} {:>12}  result", "script", "views", "restarts", "comparisons");
     // A script without a batch form says so.
@@ -264,6 +265,9 @@ pub async fn table() -> Tally {
     let with_batch = |p: &&PathBuf| !std::fs::read_to_string(p).unwrap().contains("# oracle: off");
     for script in scripts.iter().filter(with_batch).map(Some).chain([None]) {
         let name = script.map_or("nexmark".into(), |p| p.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        if !name.contains(part_of_name) {
+            continue;
+        }
         match all_ways(script.map(PathBuf::as_path)).await {
             Ok((views, restarts, comparisons)) => println!("{name:<24} {views:>6} {restarts:>9} {comparisons:>12}  equal"),
             Err(finding) => found.add(&finding.context(&name)),

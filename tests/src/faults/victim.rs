@@ -1,7 +1,7 @@
 //! A server that statements of every kind are sent to, until something happens to it; and whether it then has all that was
 //! answered, and nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,12 @@ pub struct Victim {
     pub answered: usize,
     /// Relations, savepoints and views that were compared.
     pub comparisons: usize,
+    /// What was sent last, for who has to understand a finding.
+    history: VecDeque<String>,
 }
+
+/// Length of that history.
+const HISTORY: usize = 25;
 
 impl Victim {
     /// Starts a server on a new directory.
@@ -52,7 +57,7 @@ impl Victim {
         for (name, ..) in SETTINGS {
             world.live.settings.insert(name.into(), value(&client, &format!("SHOW {name}")).await);
         }
-        Victim { server, world, doubt: None, statements, plant: None, answered: 0, comparisons: 0 }
+        Victim { server, world, doubt: None, statements, plant: None, answered: 0, comparisons: 0, history: VecDeque::new() }
     }
 
     /// Sends statements, at most so many. Many are of the kind that is wanted.
@@ -63,9 +68,11 @@ impl Victim {
             let step = self.statements.next(&self.world, wanted);
             // It may be that nobody waits for the end.
             self.doubt = Some(step.after);
+            self.note(step.sql.clone());
             match session.simple_query(&step.sql).await {
                 Ok(_) => {
                     self.answered += 1;
+                    self.note("answered".into());
                     self.world = self.doubt.take().expect("set above");
                     if step.kind == Kind::Restore {
                         client = self.reconnect().await;
@@ -103,13 +110,27 @@ impl Victim {
     /// Ends the server at once, and starts it with this environment.
     pub async fn restart(&mut self, environment: &[(&str, &str)]) -> Result<(), Finding> {
         self.server.kill();
+        self.note(format!("restart {environment:?}"));
         let plant = self.plant.as_deref().map(|bug| ("MILLPOND_PLANT", bug));
         self.server.set_environment(&[environment, plant.as_slice()].concat());
         self.server.try_restart().await.map_err(Finding::Misbehaved)
     }
 
+    fn note(&mut self, what: String) {
+        self.history.push_back(what);
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
+    }
+
     /// Whether everything is there, and every view is its query.
     pub async fn verify(&mut self) -> Result<(), Finding> {
+        let verified = self.compare().await;
+        let history = || self.history.iter().map(|line| format!("\n  | {line}")).collect::<String>();
+        verified.map_err(|finding| finding.context(&format!("after{}\n", history())))
+    }
+
+    async fn compare(&mut self) -> Result<(), Finding> {
         let Some(client) = self.reconnect().await else {
             return Err(Finding::Misbehaved(format!("the server is gone\n{}", self.server.log())));
         };

@@ -115,6 +115,41 @@ pub async fn waits_end(url: &str) {
     b.batch_execute("DROP TABLE e").await.unwrap();
 }
 
+/// DROP waits for writers, as long as it may; who waits for a DROP finds no table. A session that idles in a transaction ends in time.
+pub async fn drops_wait(url: &str) {
+    let (a, b, c) = (connect(url).await, connect(url).await, connect(url).await);
+    a.batch_execute("CREATE SCHEMA w").await.unwrap();
+    for (drop, table) in [("DROP TABLE d", "d"), ("DROP SCHEMA w CASCADE", "w.d")] {
+        a.batch_execute(&format!("CREATE TABLE {table} (id INT PRIMARY KEY)")).await.unwrap();
+        a.batch_execute(&format!("BEGIN; INSERT INTO {table} VALUES (1)")).await.unwrap();
+        b.batch_execute("SET lock_timeout = '50ms'").await.unwrap();
+        assert_eq!(state(&b.batch_execute(drop).await.unwrap_err()), "55P03");
+        b.batch_execute("SET lock_timeout = 0").await.unwrap();
+        // Meanwhile other tables come and go.
+        let insert = format!("INSERT INTO {table} VALUES (2)");
+        let others = async {
+            tokio::time::sleep(REACHED).await;
+            c.batch_execute("CREATE TABLE free (id INT); DROP TABLE free").await.unwrap();
+            let ((), late) = tokio::join!(
+                async {
+                    tokio::time::sleep(REACHED).await;
+                    a.batch_execute("COMMIT").await.unwrap();
+                },
+                c.batch_execute(&insert)
+            );
+            late
+        };
+        let (dropped, late) = tokio::join!(b.batch_execute(drop), others);
+        dropped.unwrap();
+        assert_eq!(state(&late.unwrap_err()), "42P01");
+    }
+    a.batch_execute("CREATE TABLE d (id INT PRIMARY KEY); SET idle_in_transaction_session_timeout = '100ms'").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    a.batch_execute("BEGIN; INSERT INTO d VALUES (1)").await.unwrap();
+    b.batch_execute("DROP TABLE d").await.unwrap();
+    assert!(a.batch_execute("SELECT 1").await.is_err());
+}
+
 /// Parameters of every statement take the types of what they are compared with or assigned to.
 pub async fn parameters(url: &str) {
     let a = connect(url).await;

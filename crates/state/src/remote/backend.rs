@@ -90,11 +90,19 @@ impl Backend {
                 .with_detail(format!("The URL is \"{url}\"."))
                 .with_hint("Write it with three slashes: file:///path."));
         }
-        // Not created: it may be the place of a disk that is not mounted.
+        // Not its parents: they may be the place of a disk that is not mounted.
+        match std::fs::create_dir(&root) {
+            Ok(()) => root.parent().map_or(Ok(()), crate::directory::sync)?,
+            Err(_) if root.is_dir() => {}
+            Err(e) => {
+                return Err(Error::new(SqlState::IO_ERROR, format!("checkpoint storage: cannot make \"{}\": {e}", root.display()))
+                    .with_hint("The directory above it must exist, and the server's user must be allowed to write there."));
+            }
+        }
         let store = LocalFileSystem::new_with_prefix(&root).map_err(|e| {
             Error::new(SqlState::IO_ERROR, format!("checkpoint storage: cannot use \"{}\"", root.display()))
                 .with_detail(describe(&e))
-                .with_hint("The directory must exist.")
+                .with_hint("It must be a directory.")
         })?;
         Ok(Backend { store: Arc::new(store), root: Some(root), url: url.to_owned() })
     }
@@ -301,11 +309,22 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_is_made_where_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}/checkpoints", dir.path().display());
+        Backend::open(&url, &RemoteOptions::default()).unwrap();
+        assert!(dir.path().join("checkpoints").is_dir());
+        Backend::open(&url, &RemoteOptions::default()).unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(refused(&format!("file://{}/file", dir.path().display())).hint().is_some());
+    }
+
+    #[test]
     fn says_what_is_wrong_with_a_url() {
         assert!(refused("bucket/path").hint().unwrap().contains("s3://"));
         assert!(refused("ftp://host/path").message().contains("unknown scheme \"ftp\""));
         assert!(refused("file://relative/path").hint().unwrap().contains("three slashes"));
-        assert!(refused("file:///nonexistent/directory").hint().unwrap().contains("must exist"));
+        assert!(refused("file:///nonexistent/directory").hint().unwrap().contains("above it must exist"));
         assert!(refused("s3:///path").message().contains("no bucket"));
         assert_eq!(refused("hdfs://host/path").state(), SqlState::FEATURE_NOT_SUPPORTED);
         for url in ["s3://key:s3cret@bucket/path", "az://container/path?sig=s3cret"] {

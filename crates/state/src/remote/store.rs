@@ -12,11 +12,13 @@ use super::claim::new_identity;
 use super::uploader::CheckpointCopy;
 use super::{Cancel, RemoteStorage, Restored, Uploader, UploaderOptions, Which};
 use crate::failpoint::failpoint;
+use crate::frame::Frame;
 use crate::savepoint::{self, ARRIVED, Leaving};
-use crate::{Recovered, Store, StoreOptions, directory};
+use crate::{Recovered, Store, StoreOptions, directory, file};
 
 /// Says which database a data directory holds: made with the first upload, and restored with the database.
 const IDENTITY: &str = "IDENTITY";
+const FRAME: Frame = Frame { magic: b"MPID", version: 1, what: "the identity of the database" };
 /// Where a database goes that could not be opened and was restored.
 const DAMAGED: &str = "db.damaged";
 
@@ -41,7 +43,7 @@ impl Store {
             Some(database) => database,
             None => {
                 let new = new_identity()?;
-                directory::replace_file(&self.dir, IDENTITY, new.as_bytes())?;
+                write_identity(&self.dir, &new)?;
                 new
             }
         };
@@ -55,11 +57,19 @@ impl Store {
 
 /// Which database a data directory holds, if that was ever asked.
 fn identity(dir: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(dir.join(IDENTITY)) {
-        Ok(identity) => Ok(Some(identity)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e.into()),
-    }
+    let path = dir.join(IDENTITY);
+    let bytes = match fs::read(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        read => file::named(&path, read)?,
+    };
+    // Before there was a checksum.
+    let bare = bytes.len() == 32 && bytes.iter().all(u8::is_ascii_hexdigit);
+    let body = if bare { bytes } else { FRAME.read(&path)? };
+    String::from_utf8(body).map(Some).map_err(|_| FRAME.damaged())
+}
+
+fn write_identity(dir: &Path, identity: &str) -> Result<()> {
+    Ok(directory::replace_file(dir, IDENTITY, &FRAME.seal(identity.as_bytes()))?)
 }
 
 /// A store, open.
@@ -114,7 +124,7 @@ fn restore(dir: &Path, storage: &RemoteStorage, cancel: &Cancel) -> Result<Resto
     // Before anything is downloaded: if another server still writes there, it is not to go on.
     let claim = storage.claim(identity(dir)?.as_deref(), cancel)?;
     let restored = storage.restore(Which::Latest, &savepoint::arrivals(dir)?, cancel)?;
-    directory::replace_file(dir, IDENTITY, claim.database().as_bytes())?;
+    write_identity(dir, claim.database())?;
     failpoint("remote-arrived");
     savepoint::restore_at_next_open(dir, ARRIVED)?;
     let (database, damaged) = (directory::database(dir), dir.join(DAMAGED));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use millpond_common::{Epoch, Error, Result};
 use parking_lot::Mutex;
 
@@ -50,8 +50,10 @@ pub(super) trait CheckpointCopy {
 /// interval, with a newer checkpoint; what has been sent already is not sent again.
 pub struct Uploader {
     cancel: Cancel,
-    /// `None`: being dropped.
+    /// `None`: it is to end.
     wake: Option<Sender<()>>,
+    /// Closed by the thread's end.
+    ended: Receiver<()>,
     thread: Option<JoinHandle<()>>,
     status: Arc<Mutex<UploaderStatus>>,
 }
@@ -65,19 +67,30 @@ impl Uploader {
         options: UploaderOptions,
         copy: impl FnMut(Option<u64>) -> Result<Option<C>> + Send + 'static,
     ) -> Result<Uploader> {
-        let (wake, woken) = bounded(1);
+        let ((wake, woken), (ends, ended)) = (bounded(1), bounded(0));
         let (cancel, status) = (Cancel::default(), Arc::new(Mutex::new(UploaderStatus::default())));
         let shown = Arc::clone(&status);
         let mut work = Work { storage, database, copy, cancel: cancel.clone(), claim: None, version: None };
         let run = move || {
+            let _ends: Sender<()> = ends;
             while work.once(options.keep, &shown) {
                 if woken.recv_timeout(options.interval) == Err(RecvTimeoutError::Disconnected) {
+                    // What was committed since, unless it is to end at once.
+                    work.once(options.keep, &shown);
                     return;
                 }
             }
         };
         let thread = std::thread::Builder::new().name("uploader".into()).spawn(run)?;
-        Ok(Uploader { cancel, wake: Some(wake), thread: Some(thread), status })
+        Ok(Uploader { cancel, wake: Some(wake), ended, thread: Some(thread), status })
+    }
+
+    /// The end in good order: uploads the last checkpoint, if that takes no longer than this. Nothing may be committed any more.
+    pub fn finish(mut self, patience: Duration) {
+        self.wake = None;
+        if self.ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the last checkpoint was not uploaded: that takes too long");
+        }
     }
 
     /// Uploads soon, not only when the interval has passed.
@@ -121,6 +134,9 @@ impl<F> Work<F> {
     where
         F: FnMut(Option<u64>) -> Result<Option<C>>,
     {
+        if self.cancel.is_cancelled() {
+            return false;
+        }
         let uploaded = self.upload();
         let sent = matches!(uploaded, Ok(Some(_)));
         let mut go_on = note(&mut status.lock(), self.storage.url(), uploaded);

@@ -154,7 +154,9 @@ impl Store {
 
     /// Writes down that the next [`Store::open`] shall continue from a savepoint; see [`restore_at_next_open`].
     pub fn savepoint_restore(&self, name: &str) -> Result<()> {
-        restore_at_next_open(&self.dir, name)
+        let ordered = restore_at_next_open(&self.dir, name);
+        // With an order that could not be withdrawn nobody may go on here.
+        if ordered.is_err() && self.dir.join(restore::RESTORE).try_exists().unwrap_or(true) { self.poison.guard(ordered) } else { ordered }
     }
 
     /// From the next commit on, keeps the last `n` checkpoints as savepoints, and releases older ones.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
-use millpond_common::{Error, RelationSpec, Result, SqlState};
+use millpond_common::{Error, RelationId, RelationSpec, Result, SqlState};
 
 use super::record::{self, Savepoint};
 use crate::log::LogFamily;
@@ -45,6 +45,11 @@ impl SavepointReader {
     /// What a store that continues from it finds: the catalog's records among others.
     pub fn recovered(&self) -> &Recovered {
         &self.recovered
+    }
+
+    /// Whether a relation was emptied after its checkpoint, to be filled anew.
+    pub fn is_emptied(&self, relation: RelationId) -> bool {
+        self.drops.contains(&relation.0)
     }
 
     /// These relations as of its checkpoint. Entries of the table log that the checkpoint does not contain

@@ -11,6 +11,7 @@
 //! | remove `RESTORE` | `db.old` | removes it |
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use millpond_common::{Error, Result, SqlState};
@@ -26,11 +27,23 @@ pub(super) const RESTORE: &str = "RESTORE";
 const FRAME: Frame = Frame { magic: b"MPRS", version: 1, what: "the order to restore a savepoint" };
 
 /// Writes down that the next [`Store::open`](crate::Store::open) of this data directory shall continue from a savepoint.
-/// What was done since the savepoint is lost then; savepoints stay. The directory may be open.
+/// What was done since the savepoint is lost then; savepoints stay. The directory may be open. After an error the order is not there.
 pub fn restore_at_next_open(dir: &Path, name: &str) -> Result<()> {
     record::read_verified(&existing(dir, name)?, name)?;
     failpoint("restore-unrecorded");
-    directory::replace_file(dir, RESTORE, &FRAME.seal(name.as_bytes()))?;
+    if let Err(error) = directory::replace_file(dir, RESTORE, &FRAME.seal(name.as_bytes())) {
+        // It may have got its name before the failure; what was refused must not happen later.
+        let removed = match file::remove_file(&dir.join(RESTORE)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        let withdrawn = removed.and_then(|()| directory::sync(dir));
+        let error = Error::from(error);
+        return Err(match withdrawn {
+            Ok(()) => error,
+            Err(_) => error.with_hint(format!("To keep the present database, remove the file \"{}\".", dir.join(RESTORE).display())),
+        });
+    }
     failpoint("restore-recorded");
     Ok(())
 }

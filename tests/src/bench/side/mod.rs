@@ -35,6 +35,7 @@ pub struct Run {
 
 /// Options of this part.
 #[derive(clap::Args)]
+#[group(id = "side-options")]
 pub struct Options {
     /// Side by side: formats of the event files.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "csv,json,parquet")]

@@ -98,3 +98,34 @@ fn a_server_that_hangs_does_not_delay_the_end() {
     drop(uploader);
     assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
 }
+
+#[test]
+fn the_last_checkpoint_is_uploaded_at_the_end_if_it_can_be() {
+    let server = Server::start();
+    let storage = Arc::new(server.open());
+    let checkpoint = Arc::new(AtomicU64::new(1));
+    let start = || {
+        let newest = Arc::clone(&checkpoint);
+        let copy = move |version| match newest.load(Ordering::SeqCst) {
+            n if version == Some(n) => Ok(None),
+            n => Ok(Some(Planted(plant(&database(n)), n))),
+        };
+        let options = UploaderOptions { interval: Duration::from_secs(3600), keep: 2 };
+        let uploader = Uploader::start(Arc::clone(&storage), "db".into(), options, copy).unwrap();
+        wait(&uploader, |s| s.last.is_some());
+        uploader
+    };
+    let uploader = start();
+    checkpoint.store(2, Ordering::SeqCst);
+    uploader.finish(Duration::from_secs(60));
+    assert_eq!(restore(&storage, Which::Latest).unwrap().1, database(2));
+
+    let uploader = start();
+    checkpoint.store(3, Ordering::SeqCst);
+    server.faults(|_, _| Some(Fault::Delay(Duration::from_secs(60))));
+    let started = Instant::now();
+    uploader.finish(Duration::from_millis(100));
+    assert!(started.elapsed() < Duration::from_secs(30), "a storage that hangs does not hold up the end: {:?}", started.elapsed());
+    server.no_faults();
+    assert_eq!(restore(&storage, Which::Latest).unwrap().1, database(2));
+}

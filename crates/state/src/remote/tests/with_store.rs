@@ -168,6 +168,32 @@ fn another_database_is_refused() {
     assert!(uploader.status().error.unwrap().message().contains("another database"));
 }
 
+/// Which database it is: damage is told, and the form without a checksum is read.
+#[test]
+fn the_identity_is_guarded() {
+    let place = Place::directory();
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Arc::new(place.open());
+    three(dir.path(), &storage);
+    let path = dir.path().join("IDENTITY");
+    let whole = fs::read(&path).unwrap();
+    let store = open(dir.path(), &storage).unwrap().store;
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        for bad in [flipped, whole[..at].to_vec()] {
+            fs::write(&path, bad).unwrap();
+            let error = store.upload_to(Arc::clone(&storage), OFTEN).err().unwrap();
+            assert!(error.to_string().contains("identity") && error.detail().is_some_and(|d| d.contains("IDENTITY")), "{error}");
+        }
+    }
+    let bare = &whole[whole.len() - 32..];
+    fs::write(&path, bare).unwrap();
+    let uploader = store.upload_to(Arc::clone(&storage), OFTEN).unwrap();
+    work(&store, 4);
+    uploaded(&uploader, 4);
+}
+
 const DIRECTORY: &str = "MILLPOND_RESTORE_CRASH_TEST_DIRECTORY";
 
 /// What the child below does.

@@ -1,7 +1,12 @@
 //! Random SIGKILL: a server that is killed again and again while clients write, a followed file grows and Nexmark
 //! events flow. After each restart every acknowledged write must be there, and every view must equal its query.
+//!
+//! - `model`: random transactions, and what the tables must hold after them
+//! - `large`: state that memory has no room for, and views that are being filled
 
-use std::collections::BTreeMap;
+mod large;
+mod model;
+
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +19,7 @@ use tokio_postgres::Client;
 use crate::finding::Finding;
 use crate::oracle;
 use crate::server::{Server, becomes, describe, rows, run, value};
+use model::Model;
 
 /// What a run of the harness does.
 #[derive(Clone, Debug)]
@@ -26,8 +32,19 @@ pub struct Plan {
     pub life_ms_max: u64,
     /// Nexmark events.
     pub events: u64,
+    /// Rows of a table whose views have more state than there is memory for; 0: there is none.
+    pub large_rows: i64,
+    /// Views of that table are made and dropped all the time, and filled at a limited rate.
+    pub fills: bool,
     /// A bug of `millpond_state::planted` that the server is to have.
     pub plant: Option<String>,
+}
+
+impl Plan {
+    /// Clients write and sources flow; nothing more.
+    pub fn new(seed: u64, kills: usize) -> Plan {
+        Plan { seed, kills, life_ms_max: 800, events: 100_000, large_rows: 0, fills: false, plant: None }
+    }
 }
 
 /// What it saw.
@@ -41,6 +58,10 @@ pub struct Outcome {
     pub epochs: u64,
     /// Views compared with their query.
     pub comparisons: usize,
+    /// Views that a kill found half filled.
+    pub half_filled: usize,
+    /// Rows of state in memory at the end.
+    pub state_rows: u64,
 }
 
 const SCHEMA: &str = "
@@ -63,10 +84,10 @@ CREATE MATERIALIZED VIEW price_by_category AS SELECT a.category, sum(p.price) AS
 const COPIES: &[(&str, &str)] = &[("payment", "payment_copy"), ("bid", "bid_copy"), ("auction", "auction_copy")];
 
 /// Each start of the server has another number of workers and another budget of memory.
-fn arguments(random: &mut StdRng) -> [&'static str; 4] {
-    let workers = ["1", "2"].choose(random).expect("not empty");
-    let memory = ["64MB", "256MB", "1GB"].choose(random).expect("not empty");
-    ["--parallelism", workers, "--memory", memory]
+fn arguments(plan: &Plan, random: &mut StdRng) -> [&'static str; 4] {
+    let workers = ["1", "2", "3"].choose(random).expect("not empty");
+    let memory = if plan.large_rows > 0 { &["64MB", "80MB"][..] } else { &["64MB", "256MB", "1GB"] };
+    ["--parallelism", workers, "--memory", memory.choose(random).expect("not empty")]
 }
 
 /// Runs the plan; an error says what was violated.
@@ -74,7 +95,7 @@ pub async fn torture(plan: &Plan, dir: &Path) -> Result<Outcome, Finding> {
     let mut random = StdRng::seed_from_u64(plan.seed);
     let payments = dir.join("payments.csv");
     std::fs::write(&payments, "payment_id,account,amount\n").expect("the temporary directory can be written");
-    let mut server = Server::new(dir, &arguments(&mut random));
+    let mut server = Server::new(dir, &arguments(plan, &mut random));
     server.set_environment(plan.plant.as_deref().map(|bug| ("MILLPOND_PLANT", bug)).as_slice());
     server.restart().await;
     let client = server.connect().await;
@@ -89,12 +110,21 @@ pub async fn torture(plan: &Plan, dir: &Path) -> Result<Outcome, Finding> {
     for statement in sources.split(';').chain(SCHEMA.split(';')).map(str::trim).filter(|s| !s.is_empty()) {
         run(&client, statement).await;
     }
-    let mut model = Model::default();
+    let mut model = Model::new(plan.large_rows);
+    if plan.large_rows > 0 {
+        large::make(&client, &mut model).await;
+    }
     let mut outcome = Outcome::default();
     let mut paid = 0u64;
     for kill in 0..plan.kills {
         let life = Duration::from_millis(random.random_range(5..plan.life_ms_max));
         let client = server.connect().await;
+        if plan.large_rows > 0 {
+            large::tighten(&client, &mut random).await;
+        }
+        let filler = server.connect().await;
+        let mut filling = StdRng::seed_from_u64(random.random());
+        let fills = async { if plan.fills { large::fill(&filler, &mut filling, plan.large_rows).await } else { Ok(()) } };
         let until = tokio::time::sleep(life);
         tokio::pin!(until);
         let work = async {
@@ -105,15 +135,21 @@ pub async fn torture(plan: &Plan, dir: &Path) -> Result<Outcome, Finding> {
                 }
             }
         };
-        tokio::select! { () = work => {}, () = &mut until => {} }
+        let mut filled = Ok(());
+        let both = async { ((), filled) = tokio::join!(work, fills) };
+        tokio::select! { () = both => {}, () = &mut until => {} }
         server.kill();
-        server.set_arguments(&arguments(&mut random));
+        server.set_arguments(&arguments(plan, &mut random));
         let context = |finding: Finding| finding.context(&format!("seed {} after kill {}", plan.seed, kill + 1));
+        filled.map_err(context)?;
         server.try_restart().await.map_err(|e| context(Finding::Misbehaved(e)))?;
         let client = server.connect().await;
         model.compare(&client).await.map_err(context)?;
         check_prefix(&client).await.map_err(context)?;
-        outcome.comparisons += oracle::check_all(&client, COPIES).await.map_err(|e| context(Finding::Diverged(e)))?;
+        let half_filled = value(&client, "SELECT count(*) FROM millpond.jobs WHERE state = 'BACKFILLING' AND rows_done > 0").await;
+        outcome.half_filled += half_filled.parse::<usize>().unwrap_or(0);
+        let compared = if plan.fills { oracle::check_filled(&client, COPIES).await } else { oracle::check_all(&client, COPIES).await };
+        outcome.comparisons += compared.map_err(|e| context(Finding::Diverged(e)))?;
         outcome.kills += 1;
     }
     let client = server.connect().await;
@@ -132,6 +168,10 @@ pub async fn torture(plan: &Plan, dir: &Path) -> Result<Outcome, Finding> {
     // Sources that end can be read in batch from their start: the copies themselves are right, too.
     for (source, copy, columns) in [("bid", "bid_copy", "auction, bidder, price"), ("auction", "auction_copy", "id, category")] {
         oracle::check(&client, copy, &format!("SELECT {columns} FROM {source}"), &[]).await.map_err(context)?;
+    }
+    if plan.large_rows > 0 {
+        run(&client, "CHECKPOINT").await;
+        outcome.state_rows = value(&client, "SELECT sum(state_rows)::bigint FROM millpond.operators").await.parse().unwrap_or(u64::MAX);
     }
     outcome.epochs = value(&client, "SELECT max(epoch) FROM millpond.checkpoints").await.parse().unwrap_or(0);
     server.stop().await;
@@ -161,73 +201,4 @@ fn append(path: &Path, paid: &mut u64, random: &mut StdRng) {
     file.write_all(&text.as_bytes()[..cut]).unwrap();
     file.write_all(&text.as_bytes()[cut..]).unwrap();
     *paid += lines;
-}
-
-/// What the tables must hold: acknowledged transactions, and perhaps the one that was not answered.
-#[derive(Default)]
-struct Model {
-    accounts: BTreeMap<i64, (i64, i64)>,
-    notes: i64,
-    /// The state if the transaction on its way when the server died has happened.
-    in_doubt: Option<(BTreeMap<i64, (i64, i64)>, i64)>,
-}
-
-impl Model {
-    /// One transaction; false if the server is gone.
-    async fn transact(&mut self, client: &Client, random: &mut StdRng) -> bool {
-        let mut next = (self.accounts.clone(), self.notes);
-        let mut sql = String::from("BEGIN;");
-        for _ in 0..random.random_range(1..5) {
-            let id = random.random_range(0..60i64);
-            match random.random_range(0..10) {
-                0..4 => {
-                    let (branch, balance) = (id % 7, random.random_range(0..500));
-                    sql += &format!(
-                        "INSERT INTO account VALUES ({id}, {branch}, {balance}) ON CONFLICT (id) DO UPDATE SET balance = excluded.balance;"
-                    );
-                    next.0.insert(id, (branch, balance));
-                }
-                4..7 => {
-                    sql += &format!("UPDATE account SET balance = balance + 10 WHERE id BETWEEN {id} AND {};", id + 5);
-                    next.0.range_mut(id..=id + 5).for_each(|(_, a)| a.1 += 10);
-                }
-                7 => {
-                    sql += &format!("DELETE FROM account WHERE id = {id};");
-                    next.0.remove(&id);
-                }
-                _ => {
-                    sql += &format!("INSERT INTO note VALUES ({id}, 'seen'), (NULL, 'lost');");
-                    next.1 += 2;
-                }
-            }
-        }
-        sql += "COMMIT;";
-        self.in_doubt = Some(next);
-        if client.simple_query(&sql).await.is_err() {
-            return false;
-        }
-        if let Some((accounts, notes)) = self.in_doubt.take() {
-            (self.accounts, self.notes) = (accounts, notes);
-        }
-        true
-    }
-
-    async fn compare(&mut self, client: &Client) -> Result<(), Finding> {
-        let found = rows(client, "SELECT id, branch, balance FROM account").await.map_err(|e| Finding::Lost(describe(&e)))?;
-        let number = |t: &Option<String>| t.as_ref().and_then(|t| t.parse::<i64>().ok()).unwrap_or(i64::MIN);
-        let accounts = found.iter().map(|r| (number(&r[0]), (number(&r[1]), number(&r[2])))).collect::<BTreeMap<_, _>>();
-        let notes = value(client, "SELECT count(*) FROM note").await.parse::<i64>().unwrap_or(-1);
-        if let Some((doubtful, doubtful_notes)) = self.in_doubt.take()
-            && accounts == doubtful
-            && notes == doubtful_notes
-        {
-            (self.accounts, self.notes) = (doubtful, doubtful_notes);
-            return Ok(());
-        }
-        if accounts == self.accounts && notes == self.notes {
-            return Ok(());
-        }
-        let missing = self.accounts.iter().filter(|(id, a)| accounts.get(id) != Some(a)).collect::<Vec<_>>();
-        Err(Finding::Lost(format!("{missing:?}; {notes} notes, expected {}", self.notes)))
-    }
 }
