@@ -56,14 +56,14 @@ impl Lifetime {
         self.ttl.map_or(60_000, |ttl| (ttl / STEPS).max(STEP_MIN))
     }
 
-    /// What is touched now counts as touched at the step's end: nothing expires too early.
+    /// What is touched now counts as touched at the step's beginning.
     fn at(&self) -> Time {
-        (self.step() + 1) * self.step_length()
+        self.step() * self.step_length()
     }
 
-    /// What has not been touched after this time expires.
+    /// What has not been touched after this time expires: in a step that ended before the ttl began.
     fn last(&self) -> Option<Time> {
-        self.now.checked_sub(self.ttl?)
+        self.now.checked_sub(self.ttl? + self.step_length())
     }
 }
 
