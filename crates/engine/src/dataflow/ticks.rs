@@ -37,7 +37,7 @@ pub(super) struct Ticks {
 }
 
 impl Ticks {
-    pub fn new<'scope>(mut scope: Scope<'scope, Epoch>, from: Epoch) -> (Ticks, ChunkStream<'scope>) {
+    pub fn new<'scope>(scope: Scope<'scope, Epoch>, from: Epoch) -> (Ticks, ChunkStream<'scope>) {
         let (mut handle, stream) = scope.new_input_with_builder::<NoopBuilder<Chunk>>();
         handle.advance_to(from);
         (Ticks { handle, lifetimes: Lifetimes::default() }, stream)

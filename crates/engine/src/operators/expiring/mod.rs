@@ -104,7 +104,7 @@ struct Change {
 impl Expiring {
     /// Around the operator of a node with these inputs.
     pub fn new(inner: Box<dyn Operator>, node: &Node, inputs: &[&Node]) -> Result<Self> {
-        let guard = |port: &usize| {
+        let guard = |port: &usize| -> Result<Guard> {
             let input = inputs.get(*port).ok_or_else(|| Error::internal("an input that is not there expires"))?;
             let codec = RowCodec::new(Arc::clone(&input.schema))?;
             let held = match node.operator {
@@ -170,7 +170,9 @@ impl Guard {
         let (Held::Keys(codec) | Held::Rows(codec, _)) = &self.held else {
             for delta in &deltas {
                 let encoded = self.keys.encode(&delta.batch)?;
-                (0..delta.len()).for_each(|i| drop(keys.intern(encoded.hash(i), encoded.get(i))));
+                for i in 0..delta.len() {
+                    keys.intern(encoded.hash(i), encoded.get(i));
+                }
             }
             self.touched.fetch(keys.iter())?;
             // That there is a row is all that is known.
@@ -254,7 +256,9 @@ impl Guard {
                 for (key, _) in keys {
                     held.fetch([key.as_slice()])?;
                     let places = held.range(key).map(|(place, count)| (place.to_vec(), *count)).collect::<Vec<_>>();
-                    places.iter().for_each(|(place, _)| drop(held.remove(place)));
+                    for (place, _) in &places {
+                        held.remove(place);
+                    }
                     let rows = places.iter().map(|(place, count)| (&place[key.len()..], *count)).collect::<Vec<_>>();
                     deletions(codec, &rows, input)?;
                 }

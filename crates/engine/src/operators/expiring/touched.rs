@@ -109,8 +109,8 @@ impl Touched {
         let mut taken = Vec::new();
         for vnode in vnodes {
             let (from, to) = ([vnode as u8], place(&[vnode as u8], last + 1));
-            times.fetch_between(&from, Some(&to))?;
-            let listed = times.between(Bound::Included(&from), Bound::Excluded(&to));
+            times.fetch_between(&from, Some(to.as_slice()))?;
+            let listed = times.between(Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice()));
             let listed = listed.map(|(place, ())| (place.to_vec(), [&place[..1], &place[9..]].concat())).collect::<Vec<_>>();
             keys.fetch(listed.iter().map(|(_, key)| key.as_slice()))?;
             for (old, key) in listed {
