@@ -5,7 +5,7 @@ use std::ops::{Bound, Range};
 use std::rc::Rc;
 
 use millpond_common::{Error, Result, SqlState};
-use millpond_state::{KeyedState, SortedState, StateValue};
+use millpond_state::{KeyedState, SortedState, StateTable, StateValue};
 
 use super::super::StateHandle;
 
