@@ -55,7 +55,7 @@ impl Change {
         let runs = matches!(job.state, JobState::Running);
         let result = |plan: &StreamPlan| plan.fingerprints().last().copied().flatten();
         let same = runs
-            && (&*key, *append_only, &new.columns) == (old_key, *old_append_only, &old.columns)
+            && (key, *append_only, &new.columns) == (old_key, *old_append_only, &old.columns)
             && result(&view.plan).is_some_and(|r| Some(r) == result(&job.spec.plan));
         let kept = if runs { kept(&view.plan, &job.spec.plan) } else { vec![None; view.plan.nodes.len()] };
         if !same && !dependents.is_empty() {
