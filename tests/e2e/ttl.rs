@@ -57,6 +57,8 @@ async fn a_view_is_its_query_over_what_is_not_gone() {
     for round in 0..4 {
         // Rows of earlier rounds are gone; that they are deleted now changes nothing.
         run(&client, &format!("DELETE FROM t WHERE id < {round} * 100 AND id % 3 = 0")).await;
+        // By itself: an epoch knows no order, so what it deletes may be what it adds, where an operator cannot tell them apart.
+        run(&client, "CHECKPOINT").await;
         run(&client, &format!("INSERT INTO t SELECT {round} * 100 + i, i % 10, i FROM generate_series(1, 40) AS g(i)")).await;
         run(&client, "UPDATE d SET name = name || '.'").await;
         run(&client, &format!("DELETE FROM t WHERE id > {round} * 100 AND id % 7 = 0")).await;
