@@ -46,11 +46,11 @@ impl Clock {
     }
 
     /// Whether the next checkpoint need not wait for the epochs before it. What somebody waits for is aligned, so that all that was
-    /// written before is in its relations; so is the last one, those while views are being filled, replaced or restarted, and those that are to
-    /// make room in memory, which stashes take.
+    /// written before is in its relations; so is the last one, those while views are being filled, replaced or restarted, those that are to
+    /// make room in memory, which stashes take, and all of them while there is a view whose state expires, by a time that no stash has.
     pub(super) fn is_unaligned(&self) -> bool {
         let is_wanted = !self.checkpoint_wanted.is_empty() || self.shutdown.is_some();
-        let runs = |j: &Job| matches!(j.state, JobState::Running) && !j.is_out() && j.replaces.is_none();
+        let runs = |j: &Job| matches!(j.state, JobState::Running) && !j.is_out() && j.replaces.is_none() && !j.spec.plan.expires();
         let calm = self.jobs.values().all(|j| !j.attached || runs(j));
         let mode = self.settings.get("checkpoint_mode").is_ok_and(|mode| mode == "unaligned");
         let alone = !self.in_flight.is_empty() && self.checkpoints_on_their_way() == 0;
@@ -126,7 +126,8 @@ impl Clock {
             self.dirty = true;
             self.workers.send(|_| {
                 let active = Arc::clone(&active);
-                Command::Epoch(EpochCommand { epoch, active, inputs: vec![], backfill: None, checkpoint: false, unaligned: false })
+                let (inputs, lifetimes) = (vec![], vec![]);
+                Command::Epoch(EpochCommand { epoch, active, inputs, backfill: None, lifetimes, checkpoint: false, unaligned: false })
             });
         }
     }

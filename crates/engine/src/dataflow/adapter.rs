@@ -22,6 +22,7 @@ use timely::progress::operate::FrontierInterest;
 use timely::scheduling::Activator;
 
 use super::chunk::{ByHash, Chunk};
+use super::ticks::Lifetimes;
 use super::unaligned::{Stash, Traffic};
 use crate::job::OperatorStats;
 use crate::operators::{self, EpochContext, Operator, Stateless};
@@ -229,11 +230,12 @@ pub(super) struct StatefulContext {
 /// It steps for so long before others have their turn.
 const STEPS_TIME_MAX: Duration = Duration::from_millis(5);
 
-/// An operator that acts once per epoch. `routes[port]`: the columns to exchange by, `None` to stay local.
+/// An operator that acts once per epoch. With `ticks` it acts in every epoch in which these come. `routes[port]`: the columns to exchange by, `None` to stay local.
 pub(super) fn stateful<'scope>(
     scope: Scope<'scope, Epoch>,
     inputs: Vec<(ChunkStream<'scope>, Option<Vec<usize>>)>,
     operator: SharedOperator,
+    ticks: Option<(ChunkStream<'scope>, Lifetimes)>,
     context: StatefulContext,
 ) -> (ChunkStream<'scope>, Activator) {
     let StatefulContext { failure, stats, tapped, worker, workers, from, fresh, traffic, stash } = context;
@@ -242,6 +244,8 @@ pub(super) fn stateful<'scope>(
     let mut ports = inputs.into_iter().map(|(s, route)| add_port(&mut builder, s, route, workers, &traffic)).collect::<Vec<_>>();
     let activator = scope.activator_for(builder.operator_info().address);
     let again = activator.clone();
+    let (ticks, lifetimes) = ticks.unzip();
+    ports.extend(ticks.map(|stream| add_port(&mut builder, stream, None, workers, &traffic)));
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
     builder.build(move |mut capabilities| {
@@ -273,7 +277,8 @@ pub(super) fn stateful<'scope>(
                 let Some(capability) = held.remove(&epoch) else { continue };
                 let started = Instant::now();
                 stats.rows_in.fetch_add(inputs.iter().flatten().map(|d| d.len() as u64).sum(), Relaxed);
-                let context = EpochContext { epoch, first: fresh && epoch == from, worker, workers };
+                let lifetime = lifetimes.as_ref().and_then(|l| l.get(epoch));
+                let context = EpochContext { epoch, first: fresh && epoch == from, worker, workers, lifetime };
                 let mut out = Vec::new();
                 failure.guard(|| operator.borrow_mut().step(inputs, &context, &mut out));
                 if !failure.is_set() {

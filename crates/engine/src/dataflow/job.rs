@@ -22,9 +22,11 @@ use super::backfill::{self, Backfill, Order, Target};
 use super::chunk::{Chunk, constant_hash};
 use super::import::{Fill, Import};
 use super::stored;
+use super::ticks::{Lifetimes, Ticks};
 use super::unaligned::{self, Stash, Traffic};
 use crate::job::{JobSpec, OperatorStats};
 use crate::messages::Tap;
+use crate::operators::expiring::Lifetime;
 use crate::operators::{self, Built, EpochContext, StateHandle, Stateless};
 use crate::stash::{Place, Stashed};
 
@@ -45,6 +47,8 @@ pub(super) struct LocalJob {
     nodes: BTreeMap<usize, LocalNode>,
     /// By stateful node: what it has not worked on, and what wakes it.
     waiting: Vec<(usize, Stash, Activator)>,
+    /// Where state expires.
+    ticks: Option<Ticks>,
     /// What its state takes in memory, as of the last measurement.
     pub state_bytes: u64,
     dataflow: usize,
@@ -99,7 +103,8 @@ impl LocalJob {
         let view = build.store.read_view();
         let stash = stash.iter().filter(|s| s.job == spec.id).collect::<Vec<_>>();
         let traffic = build.traffic;
-        let (mut imports, (nodes, waiting), constants, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+        let (mut imports, (nodes, waiting), constants, ticks, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+            let ticks = plan.expires().then(|| Ticks::new(scope, from));
             let mut graph = Graph {
                 spec: &spec,
                 plan,
@@ -112,6 +117,7 @@ impl LocalJob {
                 view: &view,
                 stash: &stash,
                 traffic,
+                ticks: ticks.as_ref().map(|(ticks, stream)| (stream.clone(), ticks.lifetimes.clone())),
                 register,
                 imports: Vec::new(),
                 moved,
@@ -127,7 +133,7 @@ impl LocalJob {
             }
             let root = graph.streams.pop().flatten().unwrap_or_else(|| graph.empty());
             let export = adapter::export(scope, root, format!("export {}", spec.name), traffic);
-            (graph.imports, (graph.nodes, graph.waiting), graph.constants, export)
+            (graph.imports, (graph.nodes, graph.waiting), graph.constants, ticks.map(|(ticks, _)| ticks), export)
         });
         // Sent earlier, they would have no reader yet.
         for (mut handle, delta) in constants {
@@ -154,6 +160,7 @@ impl LocalJob {
             taps,
             nodes,
             waiting,
+            ticks,
             state_bytes: 0,
             dataflow,
         }
@@ -203,7 +210,7 @@ impl LocalJob {
 
     /// The operators that it taps have given, until it began, what the checkpoint before `view` tells.
     pub fn feed_taps(&mut self, view: &ReadView, jobs: &BTreeMap<JobId, LocalJob>, (index, workers): (usize, usize)) {
-        let context = EpochContext { epoch: self.from, first: false, worker: index, workers };
+        let context = EpochContext { epoch: self.from, first: false, worker: index, workers, lifetime: None };
         for tap in &self.taps {
             let Some(job) = jobs.get(&tap.job) else { continue };
             let tables: Vec<_> = job.nodes.get(&tap.node).map(|n| n.tables.iter().map(|t| t.id).collect()).unwrap_or_default();
@@ -255,6 +262,18 @@ impl LocalJob {
             Ok(())
         });
         done
+    }
+
+    /// An epoch begins, at this time.
+    pub fn tick(&mut self, epoch: Epoch, lifetime: Lifetime) {
+        if let Some(Err(error)) = self.ticks.as_mut().map(|ticks| ticks.tick(epoch, lifetime)) {
+            self.failure.set(error);
+        }
+    }
+
+    /// Whether some of its state may expire; `None`: such state does not exist.
+    pub fn will_expire(&self) -> Option<bool> {
+        self.ticks.as_ref().map(|_| self.nodes.values().any(|n| n.operator.borrow().will_expire()))
     }
 
     /// Takes live rows of a relation.
@@ -337,6 +356,7 @@ struct Graph<'a, 'scope> {
     view: &'a ReadView,
     stash: &'a [&'a Stashed],
     traffic: &'a Traffic,
+    ticks: Option<(ChunkStream<'scope>, Lifetimes)>,
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
     /// Operators that exist already.
@@ -399,7 +419,8 @@ impl<'scope> Graph<'_, 'scope> {
                     traffic: self.traffic.clone(),
                     stash: Rc::clone(&stash),
                 };
-                let (stream, activator) = adapter::stateful(self.scope, inputs, local.operator, context);
+                let ticks = self.ticks.clone().filter(|_| !node.expires.is_empty());
+                let (stream, activator) = adapter::stateful(self.scope, inputs, local.operator, ticks, context);
                 self.waiting.push((at, stash, activator));
                 stream
             }

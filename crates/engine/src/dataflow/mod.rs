@@ -6,6 +6,7 @@
 //! - [`import`]: how a relation's changes enter a job
 //! - [`backfill`]: how a new job gets what a relation already holds
 //! - [`stored`]: what an operator has given so far, from a checkpoint
+//! - [`ticks`]: how operators learn the time
 //! - [`unaligned`]: how a checkpoint overtakes what waits
 //! - [`chunk`]: the container that moves between operators, and its exchange by hash
 
@@ -16,6 +17,7 @@ mod import;
 mod job;
 mod residency;
 mod stored;
+mod ticks;
 mod unaligned;
 mod worker;
 
