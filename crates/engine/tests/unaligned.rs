@@ -17,7 +17,7 @@ use datafusion::logical_expr::{ColumnarValue, Expr, Volatility, create_udf};
 use datafusion::prelude::{col, lit};
 use millpond_common::settings::Settings;
 use millpond_common::{Delta, Error, RelationId, StateTableId};
-use millpond_engine::{CheckpointInfo, Engine, EngineConfig, JobSpec, STASH};
+use millpond_engine::{CheckpointInfo, Engine, EngineConfig, JobSpec, STASH, state_tables_needed};
 use millpond_plan::{JoinKind, Node, Operator, PlanExpr};
 use millpond_state::{Checkpoint, Entries, FrozenTable, Recovered, Store, StoreOptions, StoredTable, TableLookup};
 
@@ -38,7 +38,6 @@ fn slow(pause: Duration, fails: &Arc<AtomicBool>) -> Expr {
 /// The table joined with itself, whose operator needs some time for every epoch: rows (k, 2 v).
 fn slow_join(id: u32, pause: Duration, fails: &Arc<AtomicBool>) -> JobSpec {
     let mut spec = view(id, 1, 0);
-    spec.state_tables = (0..2).map(|n| StateTableId(id * 100 + n)).collect();
     let scan = || node(Operator::Scan { relation: RelationId(1), projection: vec![0, 1] }, vec![]);
     let field = |name: &str| Field::new(name, DataType::Int64, true);
     let pairs: SchemaRef = Arc::new(Schema::new(vec![field("k"), field("v"), field("l"), field("w")]));
@@ -50,6 +49,7 @@ fn slow_join(id: u32, pause: Duration, fails: &Arc<AtomicBool>) -> JobSpec {
         Node { operator: join, inputs: vec![0, 1], schema: pairs, append_only: false, expires: Vec::new() },
         node(Operator::Project { exprs: vec![PlanExpr(col("c0")), PlanExpr(col("c1") + col("c3"))] }, vec![2]),
     ];
+    spec.state_tables = (0..state_tables_needed(&spec.plan).unwrap()).map(|n| StateTableId(id * 100 + n)).collect();
     spec
 }
 
