@@ -1,6 +1,6 @@
 //! Random transactions, and what the tables must hold after them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -96,9 +96,13 @@ impl Model {
             Some(doubtful) if is(&doubtful) => self.tables = doubtful,
             _ if is(&self.tables) => {}
             _ => {
-                let missing = self.tables.accounts.iter().filter(|(id, a)| accounts.get(id) != Some(a)).collect::<Vec<_>>();
+                let ids = accounts.keys().chain(self.tables.accounts.keys()).collect::<BTreeSet<_>>();
+                let pairs = ids.into_iter().map(|id| (id, accounts.get(id), self.tables.accounts.get(id)));
+                let wrong = pairs.filter(|(_, found, expected)| found != expected).collect::<Vec<_>>();
                 let (expected, large) = (self.tables.notes, fingerprint(&self.tables.entries));
-                return Err(Finding::Lost(format!("{missing:?}; {notes} notes, expected {expected}; entries {entries}, expected {large}")));
+                return Err(Finding::Lost(format!(
+                    "account, found, expected: {wrong:?}; {notes} notes, expected {expected}; entries {entries}, expected {large}"
+                )));
             }
         }
         Ok(())

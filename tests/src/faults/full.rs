@@ -97,21 +97,25 @@ async fn round(data: &Path, storage: &Path, victim: &mut Victim, counts: &mut Co
     if told.contains("panicked") || (stopped && !told.contains("No space left")) {
         return Err(Finding::Misbehaved(told));
     }
-    if !stopped {
-        victim.verify().await?;
-        let ended = victim.work(10, None).await;
-        // RocksDB may not forget a failure: then the server stops with it.
-        let stopped = ended == Ended::Died && victim.server.log_since(before).contains("nothing more is written");
-        if stopped {
-            counts.stopped += 1;
-            counts.unnoticed -= u64::from(refused.is_empty());
-            counts.refused -= u64::from(!refused.is_empty());
-        } else if ended != Ended::Done {
-            return Err(Finding::Misbehaved(format!("there is space again, but: {ended:?}\n{}", victim.server.log_since(before))));
-        }
+    // RocksDB does not forget a failure: the server may stop with it when there is space again.
+    if !stopped && !(victim.verify_refused().await? && goes_on(victim, before).await?) {
+        counts.stopped += 1;
+        counts.refused -= u64::from(!refused.is_empty());
+        counts.unnoticed -= u64::from(refused.is_empty());
     }
     victim.restart(&[]).await?;
     victim.verify().await
+}
+
+/// Whether it does, now that there is space; if not, it must have stopped because of what failed before.
+async fn goes_on(victim: &mut Victim, before: usize) -> Result<bool, Finding> {
+    let ended = victim.work(10, None).await;
+    let told = victim.server.log_since(before);
+    match ended {
+        Ended::Done => Ok(true),
+        Ended::Died if told.contains("nothing more is written") => Ok(false),
+        ended => Err(Finding::Misbehaved(format!("there is space again, but: {ended:?}\n{told}"))),
+    }
 }
 
 /// So many times without space. Prints what came of them and returns what was found.

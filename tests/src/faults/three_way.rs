@@ -226,8 +226,8 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 fn compare(way: Way, one: &Answers, other: &Answers) -> Result<(), Finding> {
     for key in one.keys().chain(other.keys()) {
         let (found, expected) = (other.get(key), one.get(key));
-        // Restarted, a view that has failed is tried again.
-        let tried_again = expected == Some(&None);
+        // Restarted, a view that has failed is tried again, and so is what it stood in the way of.
+        let tried_again = expected == Some(&None) || expected.is_none() && !key.starts_with("table");
         if found != expected && !tried_again {
             let short = |rows: Option<&Option<Vec<_>>>| format!("{rows:?}").chars().take(400).collect::<String>();
             let text = format!("{key}, {way:?}: {}\nstraight: {}", short(found), short(expected));

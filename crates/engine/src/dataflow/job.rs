@@ -91,7 +91,7 @@ impl LocalJob {
         let register = build.register;
         let plan = &spec.plan;
         let view = build.store.read_view();
-        let (mut imports, nodes, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+        let (mut imports, nodes, constants, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
             let mut graph = Graph {
                 spec: &spec,
                 plan,
@@ -107,6 +107,7 @@ impl LocalJob {
                 moved,
                 nodes: BTreeMap::new(),
                 tables: spec.state_tables.iter().copied(),
+                constants: Vec::new(),
                 streams: vec![None; plan.nodes.len()],
             };
             // Nodes are built in order, so that state tables are numbered alike on every worker and after a restart.
@@ -115,8 +116,12 @@ impl LocalJob {
             }
             let root = graph.streams.pop().flatten().unwrap_or_else(|| graph.empty());
             let export = adapter::export(scope, root, format!("export {}", spec.name));
-            (graph.imports, graph.nodes, export)
+            (graph.imports, graph.nodes, graph.constants, export)
         });
+        // Sent earlier, they would have no reader yet.
+        for (mut handle, delta) in constants {
+            handle.send_batch(&mut Chunk(delta));
+        }
         let vnodes = vnodes_of(index, workers);
         for import in imports.iter_mut().filter(|i| taps.iter().any(|t| t.relation == i.relation)) {
             import.fill = Some(Fill::default());
@@ -283,6 +288,8 @@ struct Graph<'a, 'scope> {
     nodes: BTreeMap<usize, LocalNode>,
     /// Numbers for the tables of those that do not.
     tables: std::iter::Copied<std::slice::Iter<'a, StateTableId>>,
+    /// Rows to be sent when all is built.
+    constants: Vec<(InputHandle<Epoch, NoopBuilder<Chunk>>, Delta)>,
     streams: Vec<Option<ChunkStream<'scope>>>,
 }
 
@@ -408,9 +415,8 @@ impl<'scope> Graph<'_, 'scope> {
         handle.advance_to(self.from);
         let owner = vnode_owner(millpond_common::hash::vnode(constant_hash()), self.workers);
         if self.unread.is_none() && owner == self.index && !delta.is_empty() {
-            handle.send_batch(&mut Chunk(delta));
+            self.constants.push((handle, delta));
         }
-        handle.close();
         stream
     }
 
