@@ -10,3 +10,4 @@ mod scripts;
 mod server;
 mod spill;
 mod transactions;
+mod ttl;

@@ -234,6 +234,13 @@ pub const SETTINGS: &[Setting] = &[
         Scope::System,
         "Memory for the state of views; 0 = a quarter of the server's memory. With state_backend = 'rocksdb' what is beyond is on disk only.",
     ),
+    setting(
+        "state_ttl",
+        "0",
+        Kind::Duration,
+        Scope::System,
+        "For views created from now on: state that no change has touched for this time expires, with what it has contributed; 0 = never.",
+    ),
     setting("statement_timeout", "0", Kind::Duration, Scope::Session, "Longest run of a statement; 0 = no limit."),
     setting(
         "timezone",
@@ -265,6 +272,7 @@ pub const VIEW_OPTIONS: &[&str] = &[
     "restart_backoff_multiplier",
     "restart_backoff_reset",
     "restart_log_bytes_max",
+    "state_ttl",
 ];
 
 /// Fails if materialized views have no such option.
@@ -391,10 +399,10 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     let seconds = match unit.trim() {
         "us" => number / 1e6,
         "" | "ms" => number / 1e3,
-        "s" => number,
-        "min" | "m" => number * 60.0,
-        "h" => number * 3600.0,
-        "d" => number * 86400.0,
+        "s" | "second" | "seconds" => number,
+        "min" | "m" | "minute" | "minutes" => number * 60.0,
+        "h" | "hour" | "hours" => number * 3600.0,
+        "d" | "day" | "days" => number * 86400.0,
         _ => return None,
     };
     (seconds.is_finite() && seconds < 1e9).then(|| Duration::from_secs_f64(seconds))
@@ -425,6 +433,7 @@ mod tests {
     fn durations_and_sizes() {
         assert_eq!(parse_duration("5s"), Some(Duration::from_secs(5)));
         assert_eq!(parse_duration("250"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("1 day"), parse_duration("24 hours"));
         assert_eq!(parse_duration("1 parsec"), None);
         assert_eq!(parse_size("1.5GB"), Some(1_610_612_736));
     }

@@ -8,6 +8,7 @@
 mod backfills;
 mod checkpoints;
 mod epoch;
+mod expiry;
 mod jobs;
 mod memory;
 mod readers;
@@ -35,6 +36,7 @@ use crate::handle::Shared;
 use crate::job::{CheckpointInfo, JobHandle, JobProgress, JobSpec, JobState, SourceSpec};
 use crate::log::Changes;
 use crate::messages::Report;
+use crate::operators::expiring::Time;
 use crate::pipeline::Edges;
 use crate::replace::Replacement;
 use crate::restart::History;
@@ -128,6 +130,7 @@ struct Job {
     /// What its scans had not read at the checkpoint from which it goes on with its backfill.
     unread: Option<Arc<Vec<Unread>>>,
     throttle: Throttle,
+    expiry: expiry::Expiry,
     /// Rows that its sources' readers gave it until it was level.
     source_rows: u64,
     workers_done: usize,
@@ -220,6 +223,8 @@ pub(crate) struct Clock {
     source_rows: u64,
 
     epoch: Epoch,
+    /// When the newest epoch was made in which state could expire.
+    time: Time,
     log_seq: u64,
     in_flight: VecDeque<InFlight>,
     /// Complete epochs whose checkpoint still waits for state.
@@ -294,6 +299,7 @@ impl Clock {
             committer: Some(start.committer),
             memory: start.memory,
             epoch: start.epoch,
+            time: 0,
             log_seq: start.log_seq,
             in_flight: VecDeque::new(),
             collecting: VecDeque::new(),
@@ -383,7 +389,8 @@ impl Clock {
         let epoch = (room && self.has_input()).then(|| EPOCH_INTERVAL_MIN.saturating_sub(self.last_barrier.elapsed()));
         let checkpoint = self.time_to_checkpoint().filter(|_| room);
         let backfill = self.time_to_backfill().filter(|_| room);
-        [epoch, checkpoint, backfill, self.time_to_timeout(), self.time_to_restart()].into_iter().flatten().min()
+        let expiry = self.time_to_expiry().filter(|_| room);
+        [epoch, checkpoint, backfill, expiry, self.time_to_timeout(), self.time_to_restart()].into_iter().flatten().min()
     }
 
     /// Does all that is due.

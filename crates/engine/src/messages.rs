@@ -9,6 +9,7 @@ use millpond_plan::Kept;
 use millpond_state::{FrozenTable, ReadView, Unread};
 
 use crate::job::JobSpec;
+use crate::operators::expiring::Lifetime;
 
 /// In a job's plan a scan of `relation` reads what a node of another job gives.
 #[derive(Clone, Debug)]
@@ -56,6 +57,8 @@ pub(crate) struct EpochCommand {
     pub inputs: Vec<JobInput>,
     /// What backfilling jobs read.
     pub backfill: Option<BackfillOrders>,
+    /// The time, for active jobs whose state expires.
+    pub lifetimes: Vec<(JobId, Lifetime)>,
     /// Seal all state when the epoch is done, before any later one begins.
     pub checkpoint: bool,
 }
@@ -88,6 +91,8 @@ pub(crate) enum Report {
         failed: Vec<(JobId, Error)>,
         /// Rows that backfilling jobs have read so far on this worker, and whether they have all.
         backfill: Vec<(JobId, u64, bool)>,
+        /// Whether some state may expire on this worker, of active jobs that have such.
+        will_expire: Vec<(JobId, bool)>,
         /// What all state takes in memory.
         state_bytes: u64,
     },

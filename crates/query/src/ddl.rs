@@ -1,6 +1,7 @@
 //! CREATE, DROP, ALTER … RENAME, COMMENT. A statement plans on a copy of the catalog; the copy is stored in one synced
 //! write, then takes the catalog's place. What a crash leaves half done, the next start finishes or removes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -228,6 +229,15 @@ impl Session {
         Ok(())
     }
 
+    /// A new view has the server's `state_ttl`, unless it says something else.
+    pub(crate) fn with_default_ttl<'a>(&self, create: &'a CreateMaterializedView) -> Cow<'a, CreateMaterializedView> {
+        let is_set = self.settings.duration("state_ttl").is_some() && !create.options.contains_key("state_ttl");
+        let Some(ttl) = self.settings.get("state_ttl").ok().filter(|_| is_set) else { return Cow::Borrowed(create) };
+        let mut create = create.clone();
+        create.options.insert("state_ttl".into(), ttl);
+        Cow::Owned(create)
+    }
+
     async fn create_materialized_view(&mut self, create: &CreateMaterializedView, scope: Scope, lock: OwnedMutexGuard<()>) -> Result<()> {
         let schema = scope.catalog.creation_schema(&create.name, &scope.search_path)?;
         if let Some(old) = scope.catalog.by_name(&schema, &create.name.name).filter(|_| create.or_replace) {
@@ -236,7 +246,7 @@ impl Session {
         if self.exists(&create.name, create.if_not_exists, &scope)? {
             return Ok(());
         }
-        let (mut new, view) = millpond_sql::create_materialized_view(create, &scope.planner())?;
+        let (mut new, view) = millpond_sql::create_materialized_view(&self.with_default_ttl(create), &scope.planner())?;
         check_storable(&new.columns)?;
         let mut catalog = Catalog::clone(&scope.catalog);
         let id = JobId(catalog.next_id());

@@ -33,6 +33,12 @@ impl Session {
                     }
                 }
                 let settings = Settings::of_view(options)?;
+                let expires = engine.jobs().iter().any(|j| j.id == job && j.spec.plan.expires());
+                if settings.duration("state_ttl").is_some() && !expires {
+                    return Err(Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("the state of \"{name}\" has no times"))
+                        .with_detail("A view without state_ttl does not know when its state was touched.")
+                        .with_hint("CREATE OR REPLACE MATERIALIZED VIEW ... WITH (state_ttl = ...) fills it anew, while it is read."));
+                }
                 self.database.replace_catalog(catalog, vec![], vec![]).await?;
                 failpoint("alter-view-stored");
                 engine.set_job_options(job, settings)

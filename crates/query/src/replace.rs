@@ -40,22 +40,22 @@ impl Change {
         let RelationKind::MaterializedView { job, options: old_options, key: old_key, append_only: old_append_only, .. } = &old.kind else {
             return Err(Error::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a materialized view", old.name)));
         };
-        let (mut new, view) = millpond_sql::create_materialized_view(create, planner)?;
+        // What is not said stays as it is.
+        let options = old_options.iter().chain(&create.options).map(|(name, value)| (name.clone(), value.clone())).collect();
+        let (new, view) = millpond_sql::create_materialized_view(&CreateMaterializedView { options, ..create.clone() }, planner)?;
         check_storable(&new.columns)?;
         let dependents = planner.catalog.dependents(old.id);
         if new.depends_on.contains(&old.id) || new.depends_on.iter().any(|d| dependents.contains(d)) {
             return Err(Error::new(SqlState("42P17"), format!("materialized view \"{}\" cannot depend on itself", old.name)));
         }
         let job = database.engine.jobs().into_iter().find(|j| j.id == *job).ok_or_else(|| Error::internal("a view without a job"))?;
-        let RelationKind::MaterializedView { options, key, append_only, .. } = &mut new.kind else {
+        let RelationKind::MaterializedView { key, append_only, .. } = &new.kind else {
             return Err(Error::internal("a materialized view is not one"));
         };
-        let given = std::mem::replace(options, old_options.clone());
-        options.extend(given);
         let runs = matches!(job.state, JobState::Running);
         let result = |plan: &StreamPlan| plan.fingerprints().last().copied().flatten();
         let same = runs
-            && (&*key, *append_only, &new.columns) == (old_key, *old_append_only, &old.columns)
+            && (key, *append_only, &new.columns) == (old_key, *old_append_only, &old.columns)
             && result(&view.plan).is_some_and(|r| Some(r) == result(&job.spec.plan));
         let kept = if runs { kept(&view.plan, &job.spec.plan) } else { vec![None; view.plan.nodes.len()] };
         if !same && !dependents.is_empty() {
@@ -224,7 +224,7 @@ impl Session {
         let mut text = String::new();
         let mut catalog = Catalog::clone(&scope.catalog);
         match old {
-            None => text = millpond_sql::create_materialized_view(create, &scope.planner())?.1.plan.to_string(),
+            None => text = millpond_sql::create_materialized_view(&self.with_default_ttl(create), &scope.planner())?.1.plan.to_string(),
             Some(old) => {
                 let group = Group::new(create, old, scope, &self.database)?;
                 for change in &group.changes {

@@ -146,8 +146,11 @@ pub fn create_view(statement: &CreateView, planner: &Planner<'_>) -> Result<NewR
 
 /// Checks and plans CREATE MATERIALIZED VIEW. The entry's job is `JobId(0)`: the caller gives it its number.
 pub fn create_materialized_view(statement: &CreateMaterializedView, planner: &Planner<'_>) -> Result<(NewRelation, ViewPlan)> {
-    millpond_common::settings::Settings::of_view(&statement.options)?;
-    let view = planner.plan_view(&statement.query, &statement.columns)?;
+    let options = millpond_common::settings::Settings::of_view(&statement.options)?;
+    let mut view = planner.plan_view(&statement.query, &statement.columns)?;
+    if options.duration("state_ttl").is_some() {
+        view.plan = view.plan.expiring();
+    }
     let new = NewRelation {
         schema: planner.catalog.creation_schema(&statement.name, &planner.search_path)?,
         name: statement.name.name.clone(),

@@ -98,7 +98,7 @@ async fn round(data: &Path, storage: &Path, victim: &mut Victim, counts: &mut Co
         return Err(Finding::Misbehaved(told));
     }
     // RocksDB does not forget a failure: the server may stop with it when there is space again.
-    if !stopped && !(victim.verify_refused().await? && goes_on(victim, before).await?) {
+    if !(stopped || victim.verify_refused().await? && goes_on(victim, before).await?) {
         counts.stopped += 1;
         counts.refused -= u64::from(!refused.is_empty());
         counts.unnoticed -= u64::from(refused.is_empty());

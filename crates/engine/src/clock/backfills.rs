@@ -58,9 +58,12 @@ impl Clock {
         job.attached && matches!(job.state, JobState::Backfilling | JobState::Restarting(_)) && job.workers_done < self.workers.count()
     }
 
-    /// A job that is not level yet reads on in every epoch, even where nothing else happens.
+    /// A job that is not level yet reads on in every epoch, even where nothing else happens; and time may have come for another.
     pub(super) fn wants_epoch(&self, job: &Job) -> bool {
-        self.reads_on(job) && !self.is_memory_tight() && self.rate(job).is_none_or(|r| job.throttle.wait(r, Instant::now()).is_zero())
+        self.is_expiry_due(job)
+            || self.reads_on(job)
+                && !self.is_memory_tight()
+                && self.rate(job).is_none_or(|r| job.throttle.wait(r, Instant::now()).is_zero())
     }
 
     /// Until a throttled job may read on.

@@ -57,10 +57,11 @@ impl Clock {
             return;
         }
         failpoint("epoch-made");
-        let (epoch, backfill) = (self.epoch, self.backfill_orders(&active));
+        let (epoch, backfill, lifetimes) = (self.epoch, self.backfill_orders(&active), self.lifetimes(&active));
         self.workers.send(|worker| {
             let inputs = inputs.get_mut(worker).map(std::mem::take).unwrap_or_default();
-            Command::Epoch(EpochCommand { epoch, active: Arc::clone(&active), inputs, backfill: backfill.clone(), checkpoint })
+            let (active, backfill, lifetimes) = (Arc::clone(&active), backfill.clone(), lifetimes.clone());
+            Command::Epoch(EpochCommand { epoch, active, inputs, backfill, lifetimes, checkpoint })
         });
     }
 

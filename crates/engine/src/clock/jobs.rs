@@ -10,6 +10,7 @@ use millpond_state::failpoint::failpoint;
 use tokio::sync::watch;
 
 use super::backfills::Throttle;
+use super::expiry::Expiry;
 use super::replace::Replaces;
 use super::{Clock, Control, Job, RestoredJob, Saved};
 use crate::checkpoint::error_of_text;
@@ -126,6 +127,7 @@ impl Clock {
             rows_before: backfilled.as_ref().map_or(0, |b| b.rows),
             unread: is_restored.then(|| Arc::new(backfilled.map(|b| b.unread).unwrap_or_default())),
             throttle: Throttle::new(Instant::now()),
+            expiry: Expiry::default(),
             source_rows: 0,
             workers_done: 0,
             attached: false,
@@ -153,6 +155,7 @@ impl Clock {
     /// have not read yet; or it begins without state and reads all that its inputs hold.
     pub(super) fn attach(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.expiry = Expiry::default();
         let view = matches!(job.state, JobState::Backfilling).then(|| self.store.read_view());
         let relations = || job.edges.reads.iter().filter(|r| !self.sources.contains_key(r));
         let counted = view.as_ref().filter(|_| relations().count() == job.edges.reads.len());

@@ -12,7 +12,7 @@ use crate::messages::{Command, Report};
 impl Clock {
     pub(super) fn report(&mut self, worker: usize, report: Report) {
         match report {
-            Report::EpochDone { epoch, failed, backfill, state_bytes } => {
+            Report::EpochDone { epoch, failed, backfill, will_expire, state_bytes } => {
                 self.state_bytes.iter_mut().skip(worker).take(1).for_each(|slot| *slot = state_bytes);
                 if let Some(flight) = self.in_flight.iter_mut().find(|f| f.epoch == epoch) {
                     flight.waiting = flight.waiting.saturating_sub(1);
@@ -24,6 +24,9 @@ impl Clock {
                         }
                         job.workers_done += usize::from(done);
                     }
+                }
+                for (id, will) in will_expire {
+                    self.jobs.get_mut(&id).into_iter().for_each(|job| job.expiry.note(worker, will));
                 }
                 for (id, error) in failed {
                     self.fail(id, &error);

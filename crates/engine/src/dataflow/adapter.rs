@@ -21,6 +21,7 @@ use timely::progress::frontier::MutableAntichain;
 use timely::progress::operate::FrontierInterest;
 
 use super::chunk::{ByHash, Chunk};
+use super::ticks::Lifetimes;
 use crate::job::OperatorStats;
 use crate::operators::{self, EpochContext, Operator, Stateless};
 
@@ -209,17 +210,20 @@ pub(super) struct StatefulContext {
     pub fresh: bool,
 }
 
-/// An operator that acts once per epoch. `routes[port]`: the columns to exchange by, `None` to stay local.
+/// An operator that acts once per epoch. With `ticks` it acts in every epoch in which these come. `routes[port]`: the columns to exchange by, `None` to stay local.
 pub(super) fn stateful<'scope>(
     scope: Scope<'scope, Epoch>,
     inputs: Vec<(ChunkStream<'scope>, Option<Vec<usize>>)>,
     operator: SharedOperator,
+    ticks: Option<(ChunkStream<'scope>, Lifetimes)>,
     context: StatefulContext,
 ) -> ChunkStream<'scope> {
     let StatefulContext { failure, stats, tapped, worker, workers, from, fresh } = context;
     let mut builder = OperatorBuilder::new(stats.name.clone(), scope);
     let count = inputs.len();
     let mut ports = inputs.into_iter().map(|(s, route)| add_port(&mut builder, s, route, workers)).collect::<Vec<_>>();
+    let (ticks, lifetimes) = ticks.unzip();
+    ports.extend(ticks.map(|stream| add_port(&mut builder, stream, None, workers)));
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
     builder.build(move |mut capabilities| {
@@ -247,7 +251,8 @@ pub(super) fn stateful<'scope>(
                 let (epoch, (capability, inputs)) = entry.remove_entry();
                 let started = Instant::now();
                 stats.rows_in.fetch_add(inputs.iter().flatten().map(|d| d.len() as u64).sum(), Relaxed);
-                let context = EpochContext { epoch, first: fresh && epoch == from, worker, workers };
+                let lifetime = lifetimes.as_ref().and_then(|l| l.get(epoch));
+                let context = EpochContext { epoch, first: fresh && epoch == from, worker, workers, lifetime };
                 let mut out = Vec::new();
                 failure.guard(|| operator.borrow_mut().step(inputs, &context, &mut out));
                 if !failure.is_set() {

@@ -21,8 +21,10 @@ use super::backfill::{self, Backfill, Order, Target};
 use super::chunk::{Chunk, constant_hash};
 use super::import::{Fill, Import};
 use super::stored;
+use super::ticks::{Lifetimes, Ticks};
 use crate::job::{JobSpec, OperatorStats};
 use crate::messages::Tap;
+use crate::operators::expiring::Lifetime;
 use crate::operators::{self, Built, EpochContext, StateHandle, Stateless};
 
 /// A job on this worker.
@@ -40,6 +42,8 @@ pub(super) struct LocalJob {
     pub taps: Vec<Tap>,
     /// By node of the plan.
     nodes: BTreeMap<usize, LocalNode>,
+    /// Where state expires.
+    ticks: Option<Ticks>,
     /// What its state takes in memory, as of the last measurement.
     pub state_bytes: u64,
     dataflow: usize,
@@ -91,7 +95,8 @@ impl LocalJob {
         let register = build.register;
         let plan = &spec.plan;
         let view = build.store.read_view();
-        let (mut imports, nodes, constants, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+        let (mut imports, nodes, constants, ticks, export) = build.worker.dataflow_named::<Epoch, _, _>(&spec.name, |scope| {
+            let ticks = plan.expires().then(|| Ticks::new(scope, from));
             let mut graph = Graph {
                 spec: &spec,
                 plan,
@@ -102,6 +107,7 @@ impl LocalJob {
                 from,
                 unread,
                 view: &view,
+                ticks: ticks.as_ref().map(|(ticks, stream)| (stream.clone(), ticks.lifetimes.clone())),
                 register,
                 imports: Vec::new(),
                 moved,
@@ -116,7 +122,7 @@ impl LocalJob {
             }
             let root = graph.streams.pop().flatten().unwrap_or_else(|| graph.empty());
             let export = adapter::export(scope, root, format!("export {}", spec.name));
-            (graph.imports, graph.nodes, graph.constants, export)
+            (graph.imports, graph.nodes, graph.constants, ticks.map(|(ticks, _)| ticks), export)
         });
         // Sent earlier, they would have no reader yet.
         for (mut handle, delta) in constants {
@@ -130,7 +136,20 @@ impl LocalJob {
             let lookup = TableLookup::new(build.store, table.id, vnodes.clone());
             table.handle.borrow_mut().attach(Rc::new(lookup), unread.is_some());
         }
-        LocalJob { spec, from, imports, export, failure, failure_told: false, backfilling: !moves, taps, nodes, state_bytes: 0, dataflow }
+        LocalJob {
+            spec,
+            from,
+            imports,
+            export,
+            failure,
+            failure_told: false,
+            backfilling: !moves,
+            taps,
+            nodes,
+            ticks,
+            state_bytes: 0,
+            dataflow,
+        }
     }
 
     pub fn drop_from(self, worker: &mut Worker) {
@@ -170,7 +189,7 @@ impl LocalJob {
 
     /// The operators that it taps have given, until it began, what the checkpoint before `view` tells.
     pub fn feed_taps(&mut self, view: &ReadView, jobs: &BTreeMap<JobId, LocalJob>, (index, workers): (usize, usize)) {
-        let context = EpochContext { epoch: self.from, first: false, worker: index, workers };
+        let context = EpochContext { epoch: self.from, first: false, worker: index, workers, lifetime: None };
         for tap in &self.taps {
             let Some(job) = jobs.get(&tap.job) else { continue };
             let tables: Vec<_> = job.nodes.get(&tap.node).map(|n| n.tables.iter().map(|t| t.id).collect()).unwrap_or_default();
@@ -222,6 +241,18 @@ impl LocalJob {
             Ok(())
         });
         done
+    }
+
+    /// An epoch begins, at this time.
+    pub fn tick(&mut self, epoch: Epoch, lifetime: Lifetime) {
+        if let Some(Err(error)) = self.ticks.as_mut().map(|ticks| ticks.tick(epoch, lifetime)) {
+            self.failure.set(error);
+        }
+    }
+
+    /// Whether some of its state may expire; `None`: such state does not exist.
+    pub fn will_expire(&self) -> Option<bool> {
+        self.ticks.as_ref().map(|_| self.nodes.values().any(|n| n.operator.borrow().will_expire()))
     }
 
     /// Takes live rows of a relation.
@@ -281,6 +312,7 @@ struct Graph<'a, 'scope> {
     from: Epoch,
     unread: Option<&'a [Unread]>,
     view: &'a ReadView,
+    ticks: Option<(ChunkStream<'scope>, Lifetimes)>,
     register: &'a dyn Fn(Arc<OperatorStats>),
     imports: Vec<Import>,
     /// Operators that exist already.
@@ -338,7 +370,8 @@ impl<'scope> Graph<'_, 'scope> {
                     from: self.from,
                     fresh: self.unread.is_none(),
                 };
-                adapter::stateful(self.scope, inputs, local.operator, context)
+                let ticks = self.ticks.clone().filter(|_| !node.expires.is_empty());
+                adapter::stateful(self.scope, inputs, local.operator, ticks, context)
             }
             Err(error) => {
                 self.failure.set(error);

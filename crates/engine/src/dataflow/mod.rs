@@ -6,6 +6,7 @@
 //! - [`import`]: how a relation's changes enter a job
 //! - [`backfill`]: how a new job gets what a relation already holds
 //! - [`stored`]: what an operator has given so far, from a checkpoint
+//! - [`ticks`]: how operators learn the time
 //! - [`chunk`]: the container that moves between operators, and its exchange by hash
 
 mod adapter;
@@ -15,6 +16,7 @@ mod import;
 mod job;
 mod residency;
 mod stored;
+mod ticks;
 mod worker;
 
 pub(crate) use job::state_table_counts;

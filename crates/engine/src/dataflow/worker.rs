@@ -239,6 +239,11 @@ impl Loop {
                 }
             }
         }
+        for (id, lifetime) in std::mem::take(&mut command.lifetimes) {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.tick(command.epoch, lifetime);
+            }
+        }
         for input in std::mem::take(&mut command.inputs) {
             if let Some(job) = self.jobs.get_mut(&input.job) {
                 job.push(input.relation, command.epoch, &input.delta, input.columns.as_deref().map(Vec::as_slice));
@@ -325,10 +330,11 @@ impl Loop {
     }
 
     fn report_done(&mut self, epoch: Epoch, active: &[JobId]) {
-        let (mut failed, mut backfill) = (Vec::new(), Vec::new());
+        let (mut failed, mut backfill, mut will_expire) = (Vec::new(), Vec::new(), Vec::new());
         for id in active {
             let Some(job) = self.jobs.get_mut(id) else { continue };
             job.measure();
+            will_expire.extend(job.will_expire().map(|will| (*id, will)));
             if let Some(error) = job.failure.get()
                 && !job.failure_told
             {
@@ -341,7 +347,7 @@ impl Loop {
                 backfill.push((*id, rows, done));
             }
         }
-        (self.report)(Report::EpochDone { epoch, failed, backfill, state_bytes: residency::total(&self.jobs) });
+        (self.report)(Report::EpochDone { epoch, failed, backfill, will_expire, state_bytes: residency::total(&self.jobs) });
     }
 
     /// The state of all jobs as of this epoch's end is what the checkpoint gets.

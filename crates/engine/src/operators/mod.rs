@@ -3,6 +3,7 @@
 //! What a row meets on its way:
 //! - stateless, per chunk: [`filter`], [`project`], [`unnest`], [`union`]
 //! - stateful, per epoch: [`join`], [`aggregate`], [`distinct`], [`top_n`]
+//! - around one of those, where a view has a `state_ttl`: [`expiring`]
 //! - where rows begin: [`values`] (scans are the driver's)
 //!
 //! Shared by them: [`expr`] (DataFusion's expressions, and its errors in PostgreSQL's terms), [`keys`] (rows as
@@ -13,6 +14,7 @@
 
 pub mod aggregate;
 pub mod distinct;
+pub mod expiring;
 pub mod expr;
 pub mod filter;
 pub mod join;
@@ -46,6 +48,8 @@ pub struct EpochContext {
     pub worker: usize,
     /// How many workers there are.
     pub workers: usize,
+    /// Where state expires: what time it is.
+    pub lifetime: Option<expiring::Lifetime>,
 }
 
 /// One state table as the driver sees it: frozen at barriers, loaded at start.
@@ -67,6 +71,16 @@ pub trait Operator {
     /// Pushes all of its output so far, as its state, all of which is in memory, tells it; see [`tells_output`]. It is not used
     /// again afterwards.
     fn into_output(self: Box<Self>, context: &EpochContext, out: &mut Vec<Delta>) -> Result<()>;
+
+    /// Forgets keys of an input from which nothing is ever deleted, as if all their rows had been, and pushes what that changes.
+    fn expire(&mut self, _keys: &[Vec<u8>], _out: &mut Vec<Delta>) -> Result<()> {
+        Err(Error::internal("an operator without keys is to forget some"))
+    }
+
+    /// Whether some of its state may expire without further input.
+    fn will_expire(&self) -> bool {
+        false
+    }
 }
 
 /// An operator without memory; may be called per chunk, as soon as the chunk is there.
@@ -127,6 +141,18 @@ pub fn distribution(node: &Node, port: usize) -> Option<Vec<usize>> {
 
 /// Makes the node at `node` of `plan` ready to run. Fails if the plan asks for what no operator can do.
 pub fn build(plan: &StreamPlan, node: usize) -> Result<Built> {
+    let built = build_lasting(plan, node)?;
+    match (built, plan.nodes.get(node)) {
+        (Built::Stateful(inner), Some(this)) if !this.expires.is_empty() => {
+            let inputs = this.inputs.iter().filter_map(|i| plan.nodes.get(*i)).collect::<Vec<_>>();
+            Ok(Built::Stateful(Box::new(expiring::Expiring::new(inner, this, &inputs)?)))
+        }
+        (built, _) => Ok(built),
+    }
+}
+
+/// The node's operator, whose state does not expire by itself.
+fn build_lasting(plan: &StreamPlan, node: usize) -> Result<Built> {
     let this = plan.nodes.get(node).ok_or_else(|| Error::internal(format!("plan has no node {node}")))?;
     let input = |port: usize| -> Result<&Node> {
         let found = this.inputs.get(port).and_then(|i| plan.nodes.get(*i));
@@ -146,13 +172,15 @@ pub fn build(plan: &StreamPlan, node: usize) -> Result<Built> {
         }
         PlanOperator::Aggregate { group, calls } => {
             let input = input(0)?;
-            Built::Stateful(Box::new(aggregate::Aggregate::new(group, calls, &input.schema, input.append_only, schema)?))
+            let expires = !this.expires.is_empty();
+            Built::Stateful(Box::new(aggregate::Aggregate::new(group, calls, &input.schema, input.append_only, expires, schema)?))
         }
         PlanOperator::Distinct => Built::Stateful(Box::new(distinct::Distinct::new(&input(0)?.schema, schema)?)),
         PlanOperator::TopN { partition, order, offset, limit, row_number } => {
             let input = input(0)?;
             let window = top_n::Window { offset: *offset, limit: *limit, row_number: *row_number };
-            if input.append_only && top_n::Best::fits(window) {
+            // Rows that expire make room for others.
+            if input.append_only && this.expires.is_empty() && top_n::Best::fits(window) {
                 return Ok(Built::Stateful(Box::new(top_n::Best::new(partition, order, window, &input.schema, schema)?)));
             }
             Built::Stateful(Box::new(top_n::TopN::new(partition, order, window, &input.schema, schema)?))

@@ -73,12 +73,17 @@ impl<V: StateValue> SortedState<V> {
 
     /// Makes sure that all keys that start with one of `prefixes` are in memory; to be called for all that is about to be asked for.
     pub fn fetch<'k>(&mut self, prefixes: impl IntoIterator<Item = &'k [u8]>) -> Result<()> {
+        if self.gaps.is_empty() {
+            return Ok(());
+        }
+        prefixes.into_iter().try_for_each(|prefix| self.fetch_between(prefix, successor(prefix).as_deref()))
+    }
+
+    /// The same for all keys from one on, up to another one (`None`: without end).
+    pub fn fetch_between(&mut self, from: &[u8], to: Option<&[u8]>) -> Result<()> {
         let Some(stored) = self.stored.clone().filter(|_| !self.gaps.is_empty()) else { return Ok(()) };
-        for prefix in prefixes {
-            let end = successor(prefix);
-            for (from, to) in self.gaps.close(prefix, end.as_deref()) {
-                self.read(&*stored, &from, to.as_deref(), usize::MAX)?;
-            }
+        for (from, to) in self.gaps.close(from, to) {
+            self.read(&*stored, &from, to.as_deref(), usize::MAX)?;
         }
         Ok(())
     }

@@ -36,6 +36,8 @@ pub struct Aggregate {
     values: Rc<RefCell<SortedState<i64>>>,
     /// Group key, set, value → counts: for DISTINCT.
     seen: Rc<RefCell<KeyedState<Counts>>>,
+    /// The keys of `seen` in order, where groups are to be forgotten as a whole.
+    members: Option<Rc<RefCell<SortedState<()>>>>,
     keys: KeyCodec,
     calls: Vec<Call>,
     sets: Vec<Set>,
@@ -61,20 +63,29 @@ impl Gathered {
 }
 
 impl Aggregate {
-    /// Over rows of `input`, of which `append_only` says that none is ever deleted.
-    pub fn new(group: &[usize], calls: &[AggregateCall], input: &SchemaRef, append_only: bool, schema: &SchemaRef) -> Result<Self> {
+    /// Over rows of `input`, of which `append_only` says that none is ever deleted, and `expires` that groups are forgotten.
+    pub fn new(
+        group: &[usize],
+        calls: &[AggregateCall],
+        input: &SchemaRef,
+        append_only: bool,
+        expires: bool,
+        schema: &SchemaRef,
+    ) -> Result<Self> {
         if schema.fields().len() != group.len() + calls.len() || calls.len() > usize::from(u16::MAX) {
             return Err(Error::internal("an aggregate's schema does not fit its calls"));
         }
         let outputs = schema.fields().iter().skip(group.len());
         let calls = calls.iter().zip(outputs).map(|(call, field)| Call::new(call, input, append_only, field.data_type()));
         let calls = calls.collect::<Result<Vec<_>>>()?;
+        let sets = Set::of(&calls, append_only)?;
         Ok(Aggregate {
             groups: Rc::default(),
             values: Rc::default(),
             seen: Rc::default(),
+            members: (expires && append_only && !sets.is_empty()).then(Rc::default),
             keys: KeyCodec::new(input, group)?,
-            sets: Set::of(&calls, append_only)?,
+            sets,
             calls,
             global: group.is_empty(),
             schema: SchemaRef::clone(schema),
@@ -140,11 +151,37 @@ impl Aggregate {
         Ok(())
     }
 
+    fn note_member(&self, place: &[u8]) -> Result<()> {
+        let Some(mut members) = self.members.as_ref().map(|m| m.borrow_mut()) else { return Ok(()) };
+        members.fetch([place])?;
+        if members.get(place).is_none() {
+            members.insert(place, ());
+        }
+        Ok(())
+    }
+
+    /// Forgets the values of a group that count once.
+    fn forget_members(&self, group: &[u8]) -> Result<()> {
+        let Some(mut members) = self.members.as_ref().map(|m| m.borrow_mut()) else { return Ok(()) };
+        let mut seen = self.seen.borrow_mut();
+        members.fetch([group])?;
+        let places = members.range(group).map(|(place, ())| place.to_vec()).collect::<Vec<_>>();
+        seen.fetch(places.iter().map(Vec::as_slice))?;
+        for place in places {
+            seen.remove(&place);
+            members.remove(&place);
+        }
+        Ok(())
+    }
+
     fn settle(&self, mut gathered: Gathered, out: &mut Vec<Delta>) -> Result<()> {
         self.fetch(&gathered)?;
         for (number, (set, touched)) in self.sets.iter().zip(&gathered.touched).enumerate() {
             let seen = &mut self.seen.borrow_mut();
             set.settle(number as u16, touched, &gathered.groups, seen, &self.calls, &mut gathered.partials)?;
+            for place in self.members.iter().flat_map(|_| set.places(number as u16, touched, &gathered.groups)) {
+                self.note_member(&place)?;
+            }
         }
         gathered.partials.iter_mut().for_each(Partial::close);
         let (mut states, mut values) = (self.groups.borrow_mut(), self.values.borrow_mut());
@@ -196,11 +233,13 @@ fn warm(states: &KeyedState<Group>, groups: &Interner, from: usize) {
 
 impl Operator for Aggregate {
     fn state(&self) -> Vec<(&'static str, StateHandle)> {
-        vec![
+        let mut tables = vec![
             ("groups", Rc::clone(&self.groups) as StateHandle),
             ("values", Rc::clone(&self.values) as StateHandle),
             ("distinct", Rc::clone(&self.seen) as StateHandle),
-        ]
+        ];
+        tables.extend(self.members.iter().map(|members| ("members", Rc::clone(members) as StateHandle)));
+        tables
     }
 
     fn step(&mut self, inputs: Vec<Vec<Delta>>, context: &EpochContext, out: &mut Vec<Delta>) -> Result<()> {
@@ -230,6 +269,27 @@ impl Operator for Aggregate {
         for (key, group) in groups.iter().filter(|(_, group)| group.shown) {
             self.results(group, key, &values, &mut place, &mut row)?;
             results.push(key, &mut row, 1);
+            results.flush_if_full(out)?;
+        }
+        results.flush(out)
+    }
+    fn expire(&mut self, keys: &[Vec<u8>], out: &mut Vec<Delta>) -> Result<()> {
+        let (mut groups, values) = (self.groups.borrow_mut(), self.values.borrow());
+        groups.fetch(keys.iter().map(Vec::as_slice))?;
+        let mut results = Results::new(&self.keys, &self.calls, &self.schema);
+        let (mut place, mut row) = (Vec::new(), Vec::new());
+        for key in keys {
+            self.forget_members(key)?;
+            let Some(group) = groups.remove(key) else { continue };
+            if group.shown {
+                self.results(&group, key, &values, &mut place, &mut row)?;
+                results.push(key, &mut row, -1);
+            }
+            if self.global {
+                let empty = groups.get_or_insert_with(key, || Group { shown: true, ..Group::new(&self.calls) });
+                self.results(empty, key, &values, &mut place, &mut row)?;
+                results.push(key, &mut row, 1);
+            }
             results.flush_if_full(out)?;
         }
         results.flush(out)

@@ -5,6 +5,7 @@
 mod aggregate;
 mod bench;
 mod distinct;
+mod expiring;
 mod join;
 mod run;
 mod stateless;

@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::table::{Row, Rows, accumulate, batch, delta, lines, rows, show};
+use crate::operators::expiring::Lifetime;
 use crate::operators::{Built, EpochContext, Operator, build, tells_output};
 
 /// A plan of one operator over scans of these columns.
@@ -41,6 +42,8 @@ pub struct Run {
     operator: Box<dyn Operator>,
     stored: Vec<Stored>,
     epoch: u64,
+    /// Where state expires: what time it is.
+    pub lifetime: Option<Lifetime>,
 }
 
 /// What the last checkpoint has of a state table.
@@ -79,7 +82,7 @@ impl Run {
     pub fn new(plan: StreamPlan) -> Self {
         let operator = start(&plan);
         let stored = operator.state().iter().map(|_| Stored::default()).collect();
-        let run = Run { plan, operator, stored, epoch: 0 };
+        let run = Run { plan, operator, stored, epoch: 0, lifetime: None };
         run.attach(false);
         run
     }
@@ -96,7 +99,7 @@ impl Run {
 
     pub fn try_step(&mut self, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         self.epoch += 1;
-        let context = EpochContext { epoch: self.epoch, first: self.epoch == 1, worker: 0, workers: 1 };
+        let context = EpochContext { epoch: self.epoch, first: self.epoch == 1, worker: 0, workers: 1, lifetime: self.lifetime };
         let mut out = Vec::new();
         self.operator.step(inputs, &context, &mut out)?;
         let schema = &self.plan.nodes[self.plan.nodes.len() - 1].schema;
@@ -170,7 +173,7 @@ impl Run {
         for ((_, table), stored) in operator.state().into_iter().zip(&self.stored) {
             stored.0.borrow().iter().try_for_each(|(key, value)| table.borrow_mut().load(key, value)).unwrap();
         }
-        let context = EpochContext { epoch: self.epoch, first: false, worker: 0, workers: 1 };
+        let context = EpochContext { epoch: self.epoch, first: false, worker: 0, workers: 1, lifetime: None };
         let (mut out, mut told) = (Vec::new(), Rows::new());
         operator.into_output(&context, &mut out).unwrap();
         accumulate(&mut told, out.iter().flat_map(rows));
@@ -189,8 +192,57 @@ impl Run {
     }
 }
 
-/// Feeds random epochs and compares the accumulated output with what the twin computes from the accumulated input.
+/// Feeds random epochs and compares the accumulated output with what the twin computes from the accumulated input; then the same
+/// with state that expires.
 pub fn random(seed: u64, plan: StreamPlan, row: impl Fn(usize, &mut StdRng) -> Row, twin: impl Fn(&[Rows]) -> Rows) {
+    random_epochs(seed, plan.clone(), &row, &twin, None);
+    random_epochs(seed, plan.expiring(), &row, &twin, Some(Expected::default()));
+}
+
+/// What is left of the input when state expires, one map a port.
+#[derive(Default)]
+struct Expected {
+    now: u64,
+    rows: Vec<Rows>,
+    /// Until the end of which step each key was touched.
+    touched: Vec<BTreeMap<Row, u64>>,
+}
+
+/// How long state lives, in steps of 100.
+const TTL: u64 = 1600;
+
+impl Expected {
+    fn step(&mut self, plan: &StreamPlan, deltas: &[Vec<Delta>]) {
+        let key = |row: &Row| match &plan.nodes[plan.nodes.len() - 1].operator {
+            PlanOperator::Aggregate { group, .. } => group.iter().map(|c| row[*c].clone()).collect(),
+            _ => row.clone(),
+        };
+        self.rows.resize(deltas.len(), Rows::new());
+        self.touched.resize(deltas.len(), BTreeMap::new());
+        for ((rows_left, touched), deltas) in self.rows.iter_mut().zip(&mut self.touched).zip(deltas) {
+            let mut net = Rows::new();
+            accumulate(&mut net, deltas.iter().flat_map(rows));
+            for (row, change) in net {
+                // Of a row that has expired there is nothing to be deleted.
+                let possible = change.max(-rows_left.get(&row).copied().unwrap_or_default());
+                if possible != 0 {
+                    touched.insert(key(&row), (self.now / 100 + 1) * 100);
+                    accumulate(rows_left, [(row, possible)]);
+                }
+            }
+            touched.retain(|_, at| *at + TTL > self.now);
+            rows_left.retain(|row, _| touched.contains_key(&key(row)));
+        }
+    }
+}
+
+fn random_epochs(
+    seed: u64,
+    plan: StreamPlan,
+    row: &impl Fn(usize, &mut StdRng) -> Row,
+    twin: &impl Fn(&[Rows]) -> Rows,
+    mut expected: Option<Expected>,
+) {
     let mut rng = StdRng::seed_from_u64(seed);
     let ports = plan.nodes.len() - 1;
     let append_only = plan.nodes[0].append_only;
@@ -209,9 +261,17 @@ pub fn random(seed: u64, plan: StreamPlan, row: impl Fn(usize, &mut StdRng) -> R
                 deltas[port].push(batch(run.input_schema(port), &all));
             }
         }
+        if let Some(expected) = &mut expected {
+            // Sometimes nothing happens for a while.
+            deltas.iter_mut().filter(|_| rng.random_range(0..3) == 0).for_each(Vec::clear);
+            expected.now += rng.random_range(0..TTL / 2);
+            expected.step(&run.plan, &deltas);
+            run.lifetime = Some(Lifetime { now: expected.now, ttl: Some(TTL) });
+        }
         let out = run.try_step(deltas).unwrap();
         accumulate(&mut output, out.iter().flat_map(rows));
-        assert_eq!(output, twin(&input), "seed {seed}, epoch {epoch}, input {input:?}");
+        let left = expected.as_ref().map_or(&input, |e| &e.rows);
+        assert_eq!(output, twin(left), "seed {seed}, epoch {epoch}, input {left:?}");
         if epoch % 5 == 0 && tells_output(&run.plan, ports) {
             assert_eq!(run.told(), output, "what the state tells, seed {seed}, epoch {epoch}");
         }
@@ -223,13 +283,18 @@ pub fn random(seed: u64, plan: StreamPlan, row: impl Fn(usize, &mut StdRng) -> R
             _ => {}
         }
     }
-    if !append_only {
+    if !append_only || expected.is_some() {
         // When all input is gone, no state is left, save that of a global aggregate.
-        let rest = input.iter().enumerate().map(|(port, rows)| {
-            let all = rows.iter().map(|(r, w)| (r.clone(), -w)).collect::<Vec<_>>();
-            vec![batch(run.input_schema(port), &all)]
-        });
-        let rest = rest.collect();
+        let mut rest = vec![Vec::new(); ports];
+        match expected {
+            Some(Expected { now, .. }) => run.lifetime = Some(Lifetime { now: now + 2 * TTL, ttl: Some(TTL) }),
+            None => {
+                for ((port, deltas), rows) in rest.iter_mut().enumerate().zip(&input) {
+                    let all = rows.iter().map(|(r, w)| (r.clone(), -w)).collect::<Vec<_>>();
+                    deltas.push(batch(run.input_schema(port), &all));
+                }
+            }
+        }
         run.try_step(rest).unwrap();
         let least = u64::from(!twin(&vec![Rows::new(); ports]).is_empty());
         assert_eq!(run.state_rows(), least, "state left, seed {seed}");
