@@ -112,7 +112,8 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         match entry.file_type().unwrap().is_dir() {
             true => copy(&entry.path(), &to.join(entry.file_name())),
-            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+            // Storage may have deleted it since it was listed.
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name()))),
         }
     }
 }
@@ -289,6 +290,17 @@ async fn a_source_is_read_once_around_an_unaligned_checkpoint() {
     }
 }
 
+/// The entries of a checkpoint's stash.
+fn stash_in(store: &Arc<Store>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut stored = Vec::new();
+    let mut each = |key: &[u8], value: &[u8]| {
+        stored.push((key.to_vec(), value.to_vec()));
+        Ok(std::ops::ControlFlow::Continue(()))
+    };
+    TableLookup::new(store, STASH, 0..256).walk(&[], &mut each).unwrap();
+    stored
+}
+
 /// A stash from which something is missing, or whose bytes are others, is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_stash_is_refused() {
@@ -298,22 +310,29 @@ async fn a_damaged_stash_is_refused() {
     for spec in jobs(Duration::from_millis(5)) {
         create(&engine, spec).await;
     }
-    let mut changes = 0;
-    while periodic(&engine, "unaligned").is_empty() {
-        change(&engine, changes).await;
-        changes += 1;
+    // What waits when a checkpoint begins is up to the machine: until one holds some of it.
+    let (mut changes, mut seen) = (0, 0);
+    let whole = dir.path().join("whole");
+    loop {
+        while periodic(&engine, "unaligned").len() <= seen {
+            change(&engine, changes).await;
+            changes += 1;
+        }
+        engine.set_settings(settings("unaligned", "1h")).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await; // a checkpoint that is on its way
+        seen = periodic(&engine, "unaligned").len();
+        copy(&db, &whole);
+        if Store::open(&whole, &StoreOptions::default()).is_ok_and(|(store, _)| !stash_in(&store).is_empty()) {
+            break;
+        }
+        std::fs::remove_dir_all(&whole).unwrap();
+        engine.set_settings(settings("unaligned", "30ms")).unwrap();
     }
-    engine.set_settings(settings("unaligned", "1h")).unwrap();
     for damage in ["lost", "changed"] {
         let crashed = dir.path().join(damage);
-        copy(&db, &crashed);
+        copy(&whole, &crashed);
         let (store, recovered) = Store::open(&crashed, &StoreOptions::default()).unwrap();
-        let mut stored = Vec::new();
-        let mut each = |key: &[u8], value: &[u8]| {
-            stored.push((key.to_vec(), value.to_vec()));
-            Ok(std::ops::ControlFlow::Continue(()))
-        };
-        TableLookup::new(&store, STASH, 0..256).walk(&[], &mut each).unwrap();
+        let mut stored = stash_in(&store);
         let mut entries = Entries::new();
         let (key, mut value) = stored.swap_remove(stored.len() / 2);
         match damage {
