@@ -90,7 +90,7 @@ pub fn pg_stat_activity(facts: &Facts, rows: &mut Rows) {
     for s in &facts.sessions {
         row!(rows;
             datid: DATABASE, datname: &s.database, pid: s.pid, usesysid: ROLE, usename: &s.user, application_name: &s.application,
-            client_addr: s.client.as_ref(), backend_start: s.connected, state: s.state, query: &s.query, backend_type: "client backend",
+            client_addr: s.client.map(|c| c.ip().to_string()), client_port: s.client.map(|c| i32::from(c.port())), backend_start: s.connected, state: s.state, query: &s.query, backend_type: "client backend",
         );
     }
 }
