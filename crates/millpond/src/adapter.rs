@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use async_trait::async_trait;
+use millpond_common::text::zone::Zone;
 use millpond_common::{Error, Result, SqlType};
 use millpond_query as query;
 use millpond_wire as wire;
@@ -71,7 +72,7 @@ impl wire::Session for SessionAdapter {
     }
 
     fn named(&self, name: &str) -> Option<Arc<dyn wire::Statement>> {
-        self.session.named(name).map(|s| Arc::new(StatementAdapter(s)) as Arc<dyn wire::Statement>)
+        self.session.statement_named(name).map(|s| Arc::new(StatementAdapter(s)) as Arc<dyn wire::Statement>)
     }
 
     fn name(&mut self, name: String, statement: &Arc<dyn wire::Statement>) -> Result<()> {
@@ -105,6 +106,10 @@ impl wire::Session for SessionAdapter {
             query::TransactionStatus::InTransaction => wire::TransactionStatus::InTransaction,
             query::TransactionStatus::Failed => wire::TransactionStatus::Failed,
         }
+    }
+
+    fn zone(&self) -> Zone {
+        self.session.zone()
     }
 
     fn patience(&self) -> Option<std::time::Duration> {

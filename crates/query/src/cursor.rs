@@ -125,7 +125,7 @@ impl Session {
                 if bound.params.len() > parameters.len() {
                     return Err(Error::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${}", parameters.len() + 1)));
                 }
-                let schema = client_schema(&bound.columns);
+                let schema = client_schema(&bound.columns, scope.zone);
                 let (runner, plan, view) = self.prepare_query(bound, parameters, &scope).await?;
                 let rows = runner.stream(plan, &view).await?;
                 // The time limit is of each FETCH, not of the cursor's life.
@@ -155,7 +155,7 @@ impl Session {
     }
 
     /// The statement that a name stands for: of PREPARE, or of the protocol's Parse.
-    pub fn named(&self, name: &str) -> Option<Arc<Statement>> {
+    pub fn statement_named(&self, name: &str) -> Option<Arc<Statement>> {
         self.prepared.get(name).cloned()
     }
 
@@ -195,7 +195,7 @@ impl Session {
     }
 
     pub(crate) fn named_statement(&self, name: &str) -> Result<Arc<Statement>> {
-        self.named(name).ok_or_else(|| no_statement(name))
+        self.statement_named(name).ok_or_else(|| no_statement(name))
     }
 
     /// The value of a constant expression, as an array of one row.

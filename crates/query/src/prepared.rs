@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
+use millpond_common::text::zone::Zone;
 use millpond_common::{Error, Result, SqlState, SqlType};
 use millpond_sql::statement::ShowKind;
 use millpond_sql::{BoundQuery, Catalog, RelationKind, StatementKind};
@@ -37,6 +38,8 @@ pub(crate) struct PlanKey {
     pub version: u64,
     /// Where names are looked up.
     pub search_path: Vec<String>,
+    /// What moments without one are in.
+    pub zone: Zone,
 }
 
 impl Statement {
@@ -86,7 +89,7 @@ impl Statement {
     pub(crate) fn keep_plan(&self, key: PlanKey, plan: &BoundQuery, catalog: &Catalog) {
         let view_is_timely = |r: &millpond_sql::catalog::Relation| matches!(&r.kind, RelationKind::View { sql, .. } if is_timely(sql));
         if self.bound && !is_timely(self.text()) && !catalog.relations().any(view_is_timely) {
-            let lookup = Lookup::of(plan, catalog).map(Arc::new);
+            let lookup = Lookup::of(plan, catalog, key.zone).map(Arc::new);
             *self.plan.lock() = Some(Kept { key, plan: plan.clone(), lookup });
         }
     }

@@ -10,6 +10,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use millpond_common::text::zone::Zone;
 use millpond_common::{Result, SqlType};
 
 use crate::cancel::CancelHandle;
@@ -75,6 +76,11 @@ pub trait Session: Send {
 
     /// Where the session stands, for ReadyForQuery.
     fn transaction_status(&self) -> TransactionStatus;
+
+    /// The time zone of texts that name none.
+    fn zone(&self) -> Zone {
+        Zone::UTC
+    }
 
     /// How long the session may wait for the next statement as it stands now: `None` = as long as it takes.
     fn patience(&self) -> Option<Duration> {

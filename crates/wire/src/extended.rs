@@ -131,8 +131,8 @@ impl Connection {
         }
         let binary = formats(&bind.parameter_formats, given)?;
         let values = bind.parameters.iter().zip(types).zip(binary).enumerate();
-        let parameters =
-            values.map(|(i, ((value, sql), binary))| parameter(i, value.as_deref(), sql, binary)).collect::<Result<Vec<_>>>()?;
+        let read = || values.map(|(i, ((value, sql), binary))| parameter(i, value.as_deref(), sql, binary)).collect::<Result<Vec<_>>>();
+        let parameters = self.session.zone().during(read)?;
         let columns = statement.columns().map_or(0, |c| c.fields().len());
         if !matches!(bind.result_formats.len(), 0 | 1) && bind.result_formats.len() != columns {
             return Err(violation(format!(

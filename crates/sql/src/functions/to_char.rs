@@ -10,7 +10,8 @@ use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Volatility};
 use millpond_common::SqlType;
-use millpond_common::text::encode;
+use millpond_common::text::zone::Zone;
+use millpond_common::text::{datetime, encode};
 
 use super::number_format::format_number;
 use super::{Function, external, field, mismatch};
@@ -43,15 +44,19 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
             let pattern = patterns.value(row);
             match values.data_type() {
                 DataType::Timestamp(_, zone) => {
-                    let time = DateTime::from_timestamp_micros(values.as_primitive::<TimestampMicrosecondType>().value(row))?;
+                    let moment = values.as_primitive::<TimestampMicrosecondType>().value(row);
+                    let zone = zone.as_ref().map(|_| Zone::of(values.data_type()));
+                    let offset = zone.map_or(0, |zone| zone.offset(moment));
+                    let time = DateTime::from_timestamp_micros(moment.checked_add(i64::from(offset) * 1_000_000)?)?;
                     let (day, hour) = (i64::from(time.day()), i64::from(time.hour()));
-                    Some(format_time(&Time { time: time.naive_utc(), day, hour, zoned: zone.is_some() }, pattern))
+                    let zone = zone.map(|zone| (zone.abbreviation(moment), offset));
+                    Some(format_time(&Time { time: time.naive_utc(), day, hour, zone }, pattern))
                 }
                 DataType::Interval(_) => {
                     let interval = values.as_primitive::<IntervalMonthDayNanoType>().value(row);
                     let time = DateTime::from_timestamp_micros(interval.nanoseconds / 1000)?.naive_utc();
                     let (day, hour) = (interval.days.into(), interval.nanoseconds / 3_600_000_000_000);
-                    Some(format_time(&Time { time, day, hour, zoned: false }, pattern))
+                    Some(format_time(&Time { time, day, hour, zone: None }, pattern))
                 }
                 _ => numbers.as_ref().map(|n| format_number(n.value(row), pattern)),
             }
@@ -76,7 +81,8 @@ struct Time {
     time: NaiveDateTime,
     day: i64,
     hour: i64,
-    zoned: bool,
+    /// A moment's: what it is called, and its seconds east of Greenwich.
+    zone: Option<(String, i32)>,
 }
 
 fn format_time(time: &Time, pattern: &str) -> String {
@@ -90,12 +96,12 @@ fn format_time(time: &Time, pattern: &str) -> String {
             continue;
         }
         if let Some(zone) = ["TZ", "tz", "OF"].into_iter().find(|z| rest.starts_with(z)) {
-            if time.zoned {
-                out.push_str(match zone {
-                    "TZ" => "UTC",
-                    "tz" => "utc",
-                    _ => "+00",
-                });
+            if let Some((name, offset)) = &time.zone {
+                match zone {
+                    "TZ" => out.push_str(name),
+                    "tz" => out.push_str(&name.to_lowercase()),
+                    _ => out.push_str(&datetime::offset_text(*offset)),
+                }
             }
             rest = &rest[2..];
             continue;
