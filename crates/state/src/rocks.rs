@@ -8,8 +8,9 @@ use std::sync::Arc;
 use millpond_common::{Epoch, Error, Result, SqlState};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, ErrorKind, LogLevel, MergeOperands, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompactionStyle, DBCompressionType,
+    DBRawIterator, DBRecoveryMode, ErrorKind, LogLevel, MergeOperands, Options, ReadOptions, Snapshot, UniversalCompactOptions, WriteBatch,
+    WriteOptions,
 };
 use self_cell::self_cell;
 
@@ -28,7 +29,7 @@ type Weighted = Arc<RwLock<HashSet<u32>>>;
 pub(crate) struct Rocks {
     db: DB,
     cache: Cache,
-    compression: Mutex<Compression>,
+    tuning: Mutex<Tuning>,
     /// Ids of relations without a key, whose values are weights: compaction drops the zeros.
     pub(crate) weighted: Weighted,
     /// The log's last record was incomplete when it was opened.
@@ -52,7 +53,7 @@ impl Rocks {
                 }
             },
         };
-        Ok(Rocks { db, cache, compression: Mutex::new(tuning.compression), weighted, log_torn, _lock: Some(lock) })
+        Ok(Rocks { db, cache, tuning: Mutex::new(*tuning), weighted, log_torn, _lock: Some(lock) })
     }
 
     /// Opens a database that is never written again. Others may have it open, too.
@@ -64,26 +65,48 @@ impl Rocks {
         options.create_missing_column_families(false);
         let families = families(&cache, &weighted, &tuning);
         let db = DB::open_cf_descriptors_read_only(&options, dir, families, false).map_err(storage_error)?;
-        Ok(Rocks { db, cache, compression: Mutex::new(tuning.compression), weighted, log_torn: false, _lock: None })
+        Ok(Rocks { db, cache, tuning: Mutex::new(tuning), weighted, log_torn: false, _lock: None })
     }
 
     /// Changes what can be changed while it is open; it holds for files written from now on.
+    ///
+    /// After a failed write to its list of files (MANIFEST) RocksDB keeps the files of both outcomes; but setting options makes it
+    /// forget which they are, and then it deletes those that its memory does not know, though the list on disk may name them. So
+    /// nothing is deleted meanwhile, nor ever after if there was such a failure before.
     pub(crate) fn tune(&self, memory: u64, tuning: &Tuning) -> Result<()> {
+        let mut current = self.tuning.lock();
+        if (current.compression, current.write_buffer_bytes) != (tuning.compression, tuning.write_buffer_bytes) {
+            self.keep_files()?;
+            let set = self.set_options(tuning);
+            if self.db.property_int_value("rocksdb.background-errors").map_err(storage_error)? != Some(0) {
+                return Err(Error::new(SqlState::IO_ERROR, "storage has failed in the background, its settings stay as they are"));
+            }
+            self.db.enable_file_deletions().map_err(storage_error)?;
+            set?;
+        }
+        self.cache.clone().set_capacity(tuning.cache_bytes(memory));
+        *current = *tuning;
+        Ok(())
+    }
+
+    fn set_options(&self, tuning: &Tuning) -> Result<()> {
         let compression = [("compression", compression_name(tuning.compression))];
         for family in [self.data(), self.log()] {
             self.db.set_options_cf(family, &compression).map_err(|e| unusable(e, tuning))?;
         }
         let bytes = tuning.write_buffer_bytes.to_string();
-        self.db.set_options_cf(self.log(), &[("write_buffer_size", &bytes)]).map_err(storage_error)?;
-        self.cache.clone().set_capacity(tuning.cache_bytes(memory));
-        *self.compression.lock() = tuning.compression;
-        Ok(())
+        self.db.set_options_cf(self.log(), &[("write_buffer_size", &bytes)]).map_err(storage_error)
+    }
+
+    /// From now on no file is deleted that RocksDB takes for obsolete, until it is opened again.
+    pub(crate) fn keep_files(&self) -> Result<()> {
+        self.db.disable_file_deletions().map_err(storage_error)
     }
 
     /// For writing files that the data family ingests: they must be as it would have written them, but that LZ4 looks less closely. Compaction
     /// compresses them again soon, and so 5 to 10 % more bytes save a tenth of the CPU time of a view of wide rows.
     pub(crate) fn file_options(&self) -> Options {
-        let compression = *self.compression.lock();
+        let compression = self.tuning.lock().compression;
         let mut options = data_options(&self.cache, &self.weighted, compression);
         if compression == Compression::Lz4 {
             // RocksDB takes a negative level as LZ4's acceleration; the other numbers are its defaults.
@@ -208,15 +231,19 @@ fn data_options(cache: &Cache, weighted: &Weighted, compression: Compression) ->
     });
     // Never written through a memtable: what there is of one can be small.
     o.set_write_buffer_size(MIB);
-    // One ingested file per second, each across the whole key range: let some gather, and never stall the log
-    // (a stall would hold every family's writes) while compaction catches up.
+    // One ingested file per checkpoint, each across the whole key range: files of about one size are merged with each other, and with the large
+    // rest only when all that has changed since is as much. Compaction by levels would write the rest anew for every eighth checkpoint.
+    o.set_compaction_style(DBCompactionStyle::Universal);
+    let mut universal = UniversalCompactOptions::default();
+    universal.set_max_size_amplification_percent(100);
+    universal.set_size_ratio(20);
+    o.set_universal_compaction_options(&universal);
+    // Runs of files; and never stall the log (a stall would hold every family's writes) while compaction catches up.
     o.set_level_zero_file_num_compaction_trigger(8);
     o.set_level_zero_slowdown_writes_trigger(1 << 20);
     o.set_level_zero_stop_writes_trigger(1 << 20);
     o.set_soft_pending_compaction_bytes_limit(0);
     o.set_hard_pending_compaction_bytes_limit(0);
-    o.set_level_compaction_dynamic_level_bytes(true);
-    o.set_max_bytes_for_level_base(256 * MIB as u64);
     o.set_target_file_size_base(64 * MIB as u64);
     o
 }
