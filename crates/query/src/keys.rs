@@ -5,27 +5,77 @@ use arrow_schema::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
-use millpond_common::{RelationSpec, Result};
+use millpond_common::{Error, RelationSpec, Result};
 use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::execution::parameter;
 
 /// Above so many keys a scan is not slower.
 const KEYS_MAX: usize = 4096;
 
-/// The key tuples that rows must have to pass `filters`, as the key's columns; `None` if the filters do not
-/// limit every key column to constants. Rows found by them still have to pass the filters.
-pub fn wanted_keys(spec: &RelationSpec, filters: &[Expr]) -> Result<Option<RecordBatch>> {
-    let Some(key) = spec.key.as_ref().filter(|k| !k.is_empty()) else { return Ok(None) };
-    let conjuncts = filters.iter().flat_map(split_conjunction).collect::<Vec<_>>();
-    let mut tuples: Vec<Vec<ScalarValue>> = vec![vec![]];
-    for column in key {
-        let field = spec.schema.field(*column);
-        let Some(values) = conjuncts.iter().find_map(|c| constants(c, field.name(), field.data_type())) else { return Ok(None) };
-        if tuples.len() * values.len() > KEYS_MAX {
-            return Ok(None);
+/// A constant, or a parameter whose value comes with the execution.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Operand {
+    Value(ScalarValue),
+    Parameter(usize),
+}
+
+impl Operand {
+    fn value<'a>(&'a self, parameters: &'a [ScalarValue]) -> Result<&'a ScalarValue> {
+        match self {
+            Operand::Value(value) => Ok(value),
+            Operand::Parameter(at) => parameters.get(*at).ok_or_else(|| Error::internal("a parameter has no value")),
         }
-        tuples = tuples.iter().flat_map(|t| values.iter().map(|v| [t.as_slice(), std::slice::from_ref(v)].concat())).collect();
     }
-    key_batch(spec.project(key), tuples).map(Some)
+}
+
+/// What a query's filters ask of a relation's key: one of some values for each of its columns.
+#[derive(Debug)]
+pub struct KeyFilter {
+    /// The key's columns, in its order.
+    columns: SchemaRef,
+    /// Of each of them.
+    values: Vec<Vec<Operand>>,
+}
+
+impl KeyFilter {
+    /// What `filters` together ask for; `None` if they do not limit every key column to constants.
+    /// Rows found by it still have to pass the filters.
+    pub fn of(spec: &RelationSpec, filters: &[Expr]) -> Option<KeyFilter> {
+        let key = spec.key.as_ref().filter(|k| !k.is_empty())?;
+        let conjuncts = filters.iter().flat_map(split_conjunction).collect::<Vec<_>>();
+        let of = |column: &usize| {
+            let field = spec.schema.field(*column);
+            conjuncts.iter().find_map(|c| constants(c, field.name(), field.data_type()))
+        };
+        let values = key.iter().map(of).collect::<Option<Vec<_>>>()?;
+        let found = KeyFilter { columns: spec.project(key), values };
+        (found.len() <= KEYS_MAX).then_some(found)
+    }
+
+    /// How many keys, at most.
+    pub fn len(&self) -> usize {
+        self.values.iter().map(Vec::len).fold(1, usize::saturating_mul)
+    }
+
+    /// The key tuples that rows must have, each once, without NULL.
+    pub fn keys(&self, parameters: &[ScalarValue]) -> Result<RecordBatch> {
+        let mut tuples: Vec<Vec<ScalarValue>> = vec![vec![]];
+        for operands in &self.values {
+            let mut seen = HashSet::new();
+            let values = operands.iter().map(|o| o.value(parameters)).collect::<Result<Vec<_>>>()?;
+            let values = values.into_iter().filter(|v| !v.is_null() && seen.insert(*v)).cloned().collect::<Vec<_>>();
+            tuples = tuples.iter().flat_map(|t| values.iter().map(|v| [t.as_slice(), std::slice::from_ref(v)].concat())).collect();
+        }
+        key_batch(Arc::clone(&self.columns), tuples)
+    }
+
+    /// As EXPLAIN shows it.
+    pub fn describe(&self) -> String {
+        let names = self.columns.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>().join(", ");
+        format!("keys=[{names}] ({})", self.len())
+    }
 }
 
 /// Whether `filter` alone limits one of the key's columns to constants.
@@ -49,15 +99,15 @@ fn key_batch(schema: SchemaRef, tuples: Vec<Vec<ScalarValue>>) -> Result<RecordB
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
-/// The values that `filter` allows for `column`, each once, without NULL.
-fn constants(filter: &Expr, column: &str, data_type: &DataType) -> Option<Vec<ScalarValue>> {
+/// The values that `filter` allows for `column`, each constant once.
+fn constants(filter: &Expr, column: &str, data_type: &DataType) -> Option<Vec<Operand>> {
     let values = match filter {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
-            let literal = match (left.as_ref(), right.as_ref()) {
-                (Expr::Column(c), literal) | (literal, Expr::Column(c)) if c.name == column => literal,
+            let value = match (left.as_ref(), right.as_ref()) {
+                (Expr::Column(c), value) | (value, Expr::Column(c)) if c.name == column => value,
                 _ => return None,
             };
-            vec![literal_of(literal, data_type)?]
+            vec![operand(value, data_type)?]
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
             let mut values = constants(left, column, data_type)?;
@@ -68,36 +118,30 @@ fn constants(filter: &Expr, column: &str, data_type: &DataType) -> Option<Vec<Sc
             if !matches!(list.expr.as_ref(), Expr::Column(c) if c.name == column) {
                 return None;
             }
-            list.list.iter().map(|e| literal_of(e, data_type)).collect::<Option<Vec<_>>>()?
+            list.list.iter().map(|e| operand(e, data_type)).collect::<Option<Vec<_>>>()?
         }
-        Expr::Column(c) if c.name == column && *data_type == DataType::Boolean => vec![ScalarValue::Boolean(Some(true))],
+        Expr::Column(c) if c.name == column && *data_type == DataType::Boolean => vec![Operand::Value(ScalarValue::Boolean(Some(true)))],
         _ => return None,
     };
     let mut seen = HashSet::new();
-    Some(values.into_iter().filter(|v| !v.is_null() && seen.insert(v.clone())).collect())
+    let is_null = |v: &Operand| matches!(v, Operand::Value(value) if value.is_null());
+    Some(values.into_iter().filter(|v| !is_null(v) && seen.insert(v.clone())).collect())
 }
 
-/// A constant of exactly the column's type. Comparisons in other types are left to a scan.
-fn literal_of(expr: &Expr, data_type: &DataType) -> Option<ScalarValue> {
+/// A constant or a parameter of exactly the column's type. Comparisons in other types are left to a scan.
+fn operand(expr: &Expr, data_type: &DataType) -> Option<Operand> {
     match expr {
-        Expr::Literal(value, _) if value.data_type() == *data_type => Some(value.clone()),
-        Expr::Literal(value, _) if value.is_null() => ScalarValue::try_from(data_type).ok(),
-        Expr::Alias(alias) => literal_of(&alias.expr, data_type),
-        _ => None,
+        Expr::Literal(value, _) if value.data_type() == *data_type => Some(Operand::Value(value.clone())),
+        Expr::Literal(value, _) if value.is_null() => ScalarValue::try_from(data_type).ok().map(Operand::Value),
+        Expr::Alias(alias) => operand(&alias.expr, data_type),
+        other => parameter(other).filter(|(_, of)| *of == data_type).map(|(at, _)| Operand::Parameter(at)),
     }
-}
-
-/// Keys as they are asked for in tests and messages.
-pub fn describe(keys: &RecordBatch) -> String {
-    let names = keys.schema_ref().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>().join(", ");
-    format!("keys=[{names}] ({})", keys.num_rows())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::sync::Arc;
 
     use arrow_schema::{Field, Schema};
     use datafusion::logical_expr::{col, lit};
@@ -110,7 +154,7 @@ mod tests {
     }
 
     fn keys(spec: &RelationSpec, filters: &[Expr]) -> Option<usize> {
-        wanted_keys(spec, filters).unwrap().map(|b| b.num_rows())
+        KeyFilter::of(spec, filters).map(|f| f.keys(&[]).unwrap().num_rows())
     }
 
     #[test]
@@ -136,7 +180,7 @@ mod tests {
         let two = spec(&[1, 0]);
         assert_eq!(keys(&two, &[col("a").eq(lit(5i64))]), None);
         let both = [col("a").in_list(vec![lit(1i64), lit(2i64)], false), col("b").eq(lit("x"))];
-        let batch = wanted_keys(&two, &both).unwrap().unwrap();
+        let batch = KeyFilter::of(&two, &both).unwrap().keys(&[]).unwrap();
         assert_eq!(batch.num_rows(), 2);
         assert_eq!(batch.schema().field(0).name(), "b");
         assert!(limits_key(&two, &both[0]) && !limits_key(&two, &col("c").eq(lit(1))));

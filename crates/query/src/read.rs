@@ -1,4 +1,4 @@
-//! A table or materialized view as a query sees it: its rows in one [`ReadView`].
+//! A table or materialized view as a query sees it: its rows in the view of the query's execution.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,27 +14,36 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use millpond_common::{Error, RelationSpec, VNODE_COUNT, ids};
-use millpond_state::{ReadView, Scan};
+use millpond_state::Scan;
 
-use crate::keys;
+use crate::execution::Slot;
+use crate::keys::{self, KeyFilter};
 use crate::leaf::LeafExec;
 
 /// Below so many rows one partition reads faster than several.
 const ROWS_PER_PARTITION_MIN: u64 = 20_000;
 
-/// The rows of one relation in one view of the store.
+/// Of the number of rows: a plan for relations of other magnitudes is another one.
+pub fn magnitude(rows: u64) -> u32 {
+    (rows / ROWS_PER_PARTITION_MIN).checked_ilog2().map_or(0, |m| m + 1)
+}
+
+/// The rows of one relation.
 pub struct RelationProvider {
     name: String,
     spec: RelationSpec,
     /// The columns under the names that the query uses.
     schema: SchemaRef,
-    view: ReadView,
+    /// About how many rows it has.
+    rows: u64,
+    /// Has the view when it is read.
+    slot: Arc<Slot>,
 }
 
 impl RelationProvider {
     /// `schema` has the same columns as `spec`, perhaps under other names.
-    pub fn new(name: String, spec: RelationSpec, schema: SchemaRef, view: ReadView) -> Self {
-        RelationProvider { name, spec, schema, view }
+    pub fn new(name: String, spec: RelationSpec, schema: SchemaRef, rows: u64, slot: Arc<Slot>) -> Self {
+        RelationProvider { name, spec, schema, rows, slot }
     }
 
     /// The relation with the column names of the query, for matching filters.
@@ -78,17 +87,18 @@ impl TableProvider for RelationProvider {
         let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let fields = columns.iter().map(|c| Arc::clone(&self.schema.fields()[*c])).collect::<Vec<_>>();
         let schema = Arc::new(Schema::new(fields));
-        let keys = keys::wanted_keys(&self.named_spec(), filters).map_err(external)?;
-        let (id, view) = (self.spec.id, self.view.clone());
-        if let Some(wanted) = keys {
-            let description = format!("KeyLookup: {}, {}", self.name, keys::describe(&wanted));
-            let rows = wanted.num_rows();
-            let wanted = RecordBatch::try_new(self.spec.project(&self.spec.key_columns()), wanted.columns().to_vec())?;
-            let out = Arc::clone(&schema);
+        let (id, slot, estimate) = (self.spec.id, Arc::clone(&self.slot), self.rows);
+        if let Some(filter) = KeyFilter::of(&self.named_spec(), filters) {
+            let description = format!("KeyLookup: {}, {}", self.name, filter.describe());
+            let rows = filter.len();
+            let (out, key_schema) = (Arc::clone(&schema), self.spec.project(&self.spec.key_columns()));
             let open = move |_: usize| -> Result<SendableRecordBatchStream> {
-                let (view, wanted, columns, schema) = (view.clone(), wanted.clone(), columns.clone(), Arc::clone(&out));
+                let execution = slot.get()?;
+                let keys = filter.keys(&execution.parameters).map_err(external)?;
+                let keys = RecordBatch::try_new(Arc::clone(&key_schema), keys.columns().to_vec())?;
+                let (columns, schema) = (columns.clone(), Arc::clone(&out));
                 let find = move || -> Result<RecordBatch> {
-                    let found = view.lookup(id, &wanted).map_err(external)?.project(&columns)?;
+                    let found = execution.view.lookup(id, &keys).map_err(external)?.project(&columns)?;
                     rename(found, &schema)
                 };
                 let once = futures::stream::once(async move { find() });
@@ -96,7 +106,6 @@ impl TableProvider for RelationProvider {
             };
             return Ok(Arc::new(LeafExec::new(description, schema, 1, Some(rows), Arc::new(open))));
         }
-        let estimate = self.view.row_estimate(id);
         let target = state.config().target_partitions().max(1);
         let partitions = if limit.is_some() { 1 } else { target.min((estimate / ROWS_PER_PARTITION_MIN) as usize + 1) };
         let names = schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
@@ -104,7 +113,7 @@ impl TableProvider for RelationProvider {
         let out = Arc::clone(&schema);
         let open = move |partition: usize| -> Result<SendableRecordBatchStream> {
             let vnodes = if partitions == 1 { 0..VNODE_COUNT } else { ids::vnodes_of(partition, partitions) };
-            let batches = view.scan(id, Scan { projection: Some(columns.clone()), vnodes }).map_err(external)?;
+            let batches = slot.get()?.view.scan(id, Scan { projection: Some(columns.clone()), vnodes }).map_err(external)?;
             let schema = Arc::clone(&out);
             let batches = batches.map(move |batch| rename(batch.map_err(external)?, &schema));
             let stream = futures::stream::iter(at_most(batches, limit)).boxed();
@@ -176,7 +185,7 @@ mod tests {
         store.publish(spec.id, 1, vec![Delta::insert(RecordBatch::try_new(spec.schema.clone(), data).unwrap())]);
         store.set_visible(1, 0);
         let context = SessionContext::new();
-        let provider = RelationProvider::new("t".into(), spec, columns("k"), store.read_view());
+        let provider = RelationProvider::new("t".into(), spec, columns("k"), rows as u64, Slot::of(store.read_view()));
         context.register_table("t", Arc::new(provider)).unwrap();
         Fixture { _directory: directory, context }
     }

@@ -14,7 +14,7 @@
 //! - `rewind`: back to the last checkpoint, for a job that is restarted
 //! - `encode`, `sort_key`, `ahead`, `run`, `tiers`: runs encoded and sorted; sorted runs; merged so that reads stay cheap
 //! - [`read_view`], `scan`: one epoch for all relations: point reads and scans of base and changes
-//! - `columns`: columns of stored rows that queries have read, kept in memory
+//! - `columns`, `patched`: columns of stored rows that queries have read, kept in memory; with the changes since
 //! - `part`: reading a relation in parts, from one view after another
 //! - [`savepoint`]: copies of the whole database by hard links, kept until released: [`Store::savepoint_create`], `_list`,
 //!   `_release`, `_open` (for reading), `_restore`; [`Store::checkpoint_full`] writes every byte;
@@ -38,6 +38,7 @@ mod log;
 mod lookup;
 mod options;
 mod part;
+mod patched;
 pub mod planted;
 mod poison;
 mod reached;

@@ -135,7 +135,7 @@ impl ScanStream {
         let keyed = self.meta.keyed();
         let ended = self.walk(|buffer, key, value, weight| {
             if weight != 0 {
-                buffer.push(key.get(1..).unwrap_or_default(), value);
+                buffer.push(key, value);
                 weights.push(weight);
             }
             bytes += key.len() + value.len();

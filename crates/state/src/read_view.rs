@@ -118,15 +118,16 @@ impl ReadView {
         relation.pending_tiers.lock().read(&relation.meta, &runs, self.0.visible_log, last.epoch, 0)
     }
 
-    /// Reads rows by ascending virtual node and key. A row of weight n appears n times.
+    /// Reads rows, in no particular order. A row of weight n appears n times.
     pub fn scan(&self, relation: RelationId, scan: Scan) -> Result<RowStream> {
         let known = self.relation(relation)?;
         let layers = self.layers(relation, known)?;
-        let as_stored = layers.is_empty() && !known.stored_is_void;
-        let rows = Rows { version: known.stored, vnodes: scan.vnodes.clone() };
-        let columns = scan.projection.clone().unwrap_or_else(|| (0..known.meta.places.len()).collect());
-        let stream = ScanStream::new(&self.0.base, known, layers, scan, &[])?;
-        Ok(if as_stored { RowStream::stored(&self.0.columns, rows, columns, stream) } else { RowStream::read(stream) })
+        if known.stored_is_void {
+            return Ok(RowStream::read(ScanStream::new(&self.0.base, known, layers, scan, &[])?));
+        }
+        let rows = Rows { version: known.stored, vnodes: scan.vnodes };
+        let columns = scan.projection.unwrap_or_else(|| (0..known.meta.places.len()).collect());
+        RowStream::stored(&self.0.columns, rows, columns, layers, (&self.0.base, known))
     }
 
     /// The same from a stored key (virtual node first) on, and nothing of it is kept.
@@ -161,7 +162,7 @@ impl ReadView {
 
         let mut rows = RowBuffer::new(Wanted::new(meta, None));
         for (key, change) in keys.iter().zip(&overlaid) {
-            let row_key = key.get(5..).unwrap_or_default();
+            let row_key = key.get(4..).unwrap_or_default();
             match change {
                 Some(Change::Put(value)) => rows.push(row_key, value),
                 Some(Change::Delete) => {}

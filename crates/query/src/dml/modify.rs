@@ -17,6 +17,7 @@ use super::returning::{Returned, Returning};
 use super::source::{numbered, with_numbers};
 use super::target::Target;
 use super::{DmlContext, DmlResult};
+use crate::keys::KeyFilter;
 use crate::locks::Mode;
 use crate::transaction::{Isolation, Transaction, serialization_failure};
 
@@ -221,7 +222,7 @@ impl<'a, 'c> Finder<'a, 'c> {
                 let qualifier = Some(target.alias.as_str());
                 let filter = binder.simplify(filter.clone(), schema, qualifier)?;
                 let keys = match target.codec.keyed() {
-                    true => crate::keys::wanted_keys(target.spec(), std::slice::from_ref(&filter))?,
+                    true => KeyFilter::of(target.spec(), std::slice::from_ref(&filter)).map(|f| f.keys(&[])).transpose()?,
                     false => None,
                 };
                 let filter = binder.compile(&filter, schema, qualifier)?;
