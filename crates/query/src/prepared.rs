@@ -147,6 +147,12 @@ impl Statement {
         }
     }
 
+    /// Whether a physical plan is there, and nobody uses it.
+    #[cfg(test)]
+    pub(crate) fn has_ready(&self) -> bool {
+        self.plan.lock().as_ref().is_some_and(|k| matches!(k.ready, Ready::There(_)))
+    }
+
     /// Keeps a bound plan for the next execution, if it means the same then.
     pub(crate) fn keep_plan(&self, key: PlanKey, plan: &BoundQuery, catalog: &Catalog) {
         let view_is_timely = |r: &millpond_sql::catalog::Relation| matches!(&r.kind, RelationKind::View { sql, .. } if is_timely(sql));

@@ -192,3 +192,182 @@ impl RecordBatchStream for LentRows {
         Arc::clone(&self.schema)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::prepared::PlanKey;
+    use crate::{CancelToken, Database, DatabaseOptions, Response, Session, Startup};
+    use arrow::array::StringArray;
+    use arrow::util::display::array_value_to_string;
+
+    const SETUP: [&str; 3] = [
+        "CREATE TABLE t (a BIGINT PRIMARY KEY, b TEXT, v INT, d NUMERIC(10,2))",
+        "INSERT INTO t SELECT i, 'g' || (i % 3), i % 7, i / 4.0 FROM generate_series(1, 40) AS g(i)",
+        "CREATE MATERIALIZED VIEW s AS SELECT b, count(*) AS n FROM t GROUP BY b",
+    ];
+
+    /// A query, values of its parameters, and whether it is planned once.
+    type Row = (&'static str, &'static [&'static [&'static str]], bool);
+
+    const QUERIES: &[Row] = &[
+        ("SELECT count(*) AS n, sum(v) AS v FROM t WHERE a < $1", &[&["5"], &["0"], &["NULL"], &["50"]], true),
+        ("SELECT b FROM t WHERE a = $1 AND v > $2", &[&["5", "1"], &["5", "5"], &["NULL", "1"], &["700", "1"]], true),
+        ("SELECT b, v FROM t WHERE a IN ($1, $2, 3)", &[&["1", "1"], &["NULL", "7"], &["3", "900"]], true),
+        ("SELECT a FROM t WHERE a BETWEEN $1 AND $2", &[&["3", "6"], &["6", "3"], &["NULL", "6"]], true),
+        ("SELECT a FROM t WHERE a > $1 AND a <= 7", &[&["3"], &["7"]], true),
+        ("SELECT a FROM t ORDER BY v DESC, a LIMIT 3", &[&[], &[]], true),
+        ("SELECT a FROM t ORDER BY a LIMIT $1", &[&["2"], &["0"], &["NULL"]], false),
+        ("SELECT a FROM t ORDER BY a OFFSET $1", &[&["38"], &["1"]], false),
+        ("SELECT $1::int + v, $2 || b FROM t WHERE a < 4", &[&["1", "x"], &["NULL", "y"], &["2", "NULL"], &["2147483647", "z"]], true),
+        ("SELECT t.a, s.n FROM t JOIN s ON t.b = s.b WHERE s.n >= $1 AND t.a < 5", &[&["14"], &["1"]], true),
+        ("SELECT t.a, s.n FROM t LEFT JOIN s ON t.b = s.b AND s.n > $1 WHERE t.a < 5", &[&["13"], &["100"], &["NULL"]], true),
+        ("SELECT a FROM t WHERE v = (SELECT max(v) FROM t WHERE a < $1)", &[&["3"], &["0"], &["30"]], true),
+        ("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM s WHERE s.b = t.b AND s.n > $1)", &[&["13"], &["14"]], true),
+        ("SELECT b, sum(v + $1) FROM t GROUP BY b", &[&["1"], &["NULL"]], false),
+        ("SELECT b, count(*) FROM t GROUP BY b HAVING count(*) > $1", &[&["13"], &["20"]], true),
+        ("SELECT a FROM t WHERE b LIKE $1 AND a < 9", &[&["%1"], &["g_"], &["NULL"]], true),
+        ("SELECT count(*) FROM t WHERE $1::int IS NULL OR v = $1", &[&["3"], &["NULL"]], true),
+        ("SELECT a FROM t WHERE d > $1 AND d < 3", &[&["2.25"], &["2.5"], &["NULL"]], true),
+        ("SELECT DISTINCT b FROM t WHERE a <> $1", &[&["1"], &["NULL"]], true),
+        ("SELECT a FROM t WHERE a < $1 UNION ALL SELECT n FROM s WHERE n > $1", &[&["3"], &["13"]], true),
+        ("SELECT a, row_number() OVER (ORDER BY v, a) FROM t WHERE a > $1", &[&["35"], &["1"]], true),
+        ("SELECT a, lag(a, $1) OVER (ORDER BY a) FROM t WHERE a < 5", &[&["1"], &["2"]], false),
+        ("SELECT 10 / $1::int FROM t WHERE a = 1", &[&["3"], &["0"], &["4"]], true),
+        ("SELECT count(*) FROM t, s WHERE t.v > $1", &[&["3"], &["6"]], true),
+        ("SELECT current_setting('application_name'), a FROM t WHERE a < $1", &[&["3"]], false),
+        ("SELECT count(*) FROM pg_class WHERE relname = $1", &[&["t"], &["none"]], false),
+        ("SELECT x FROM generate_series(1, 5) AS g(x) WHERE x > $1", &[&["3"]], false),
+        ("SELECT $1::int", &[&["3"], &["NULL"]], true),
+    ];
+
+    /// What happens to the rows between executions, and what that does to the plans that are kept.
+    const HISTORY: [&str; 12] = [
+        "SELECT 1",
+        "INSERT INTO t VALUES (1000, 'g1', 6, 2.3), (-5, 'new', NULL, NULL)",
+        "DELETE FROM t WHERE a IN (3, 5)",
+        "CHECKPOINT",
+        "BEGIN",
+        "UPDATE t SET v = v + 1 WHERE a < 8",
+        "ROLLBACK",
+        "CREATE OR REPLACE MATERIALIZED VIEW s AS SELECT b, count(*) + 1 AS n FROM t GROUP BY b",
+        "INSERT INTO t SELECT i, 'g' || (i % 3), i % 7, i / 4.0 FROM generate_series(100000, 145000) AS g(i)",
+        "DELETE FROM t WHERE a >= 100000",
+        "CREATE SCHEMA first; SET search_path = first, public; CREATE TABLE first.t (a BIGINT PRIMARY KEY, b TEXT, v INT, d NUMERIC(10,2))",
+        "INSERT INTO t VALUES (2, 'g1', 6, 2.3)",
+    ];
+
+    fn values(statement: &Statement, texts: &[&str]) -> Vec<ArrayRef> {
+        let value = |(text, of): (&&str, &millpond_common::SqlType)| {
+            let text = StringArray::from(vec![Some(*text).filter(|t| *t != "NULL")]);
+            arrow::compute::cast(&text, &of.arrow()).unwrap()
+        };
+        texts.iter().zip(statement.parameters()).map(value).collect()
+    }
+
+    async fn drain(response: Result<Response>) -> Result<Vec<String>> {
+        let mut lines = vec![];
+        if let Response::Rows { mut rows, .. } = response? {
+            while let Some(batch) = rows.next().await {
+                let batch = batch?;
+                let row = |i| batch.columns().iter().map(|c| array_value_to_string(c, i).unwrap()).collect::<Vec<_>>().join("|");
+                lines.extend((0..batch.num_rows()).map(row));
+            }
+        }
+        lines.sort();
+        Ok(lines)
+    }
+
+    async fn execute(session: &mut Session, statement: &Arc<Statement>, parameters: Vec<ArrayRef>) -> String {
+        let response = session.execute(statement, parameters, false).await;
+        let lines = drain(response).await;
+        let in_block = session.in_block();
+        if !in_block {
+            session.finish_implicit(lines.is_ok()).await.unwrap();
+        }
+        lines.map_or_else(|e| e.to_string(), |lines| lines.join(", "))
+    }
+
+    async fn run(session: &mut Session, sql: &str) {
+        for statement in session.parse(sql).unwrap() {
+            drain(session.execute(&statement, vec![], false).await).await.unwrap();
+        }
+        if !session.in_block() {
+            session.finish_implicit(true).await.unwrap();
+        }
+    }
+
+    fn on_a_database(test: impl AsyncFnOnce(&mut Session)) {
+        let directory = tempfile::tempdir().unwrap();
+        let options = DatabaseOptions { directory: directory.path().into(), workers: 1, memory: 64 << 20, storage: None };
+        let database = Database::open(&options).unwrap();
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let startup = Startup { user: "tester".into(), database: None, parameters: Default::default(), process_id: 1, client: None };
+            let mut session = database.connect(startup, Arc::new(|_| {}), CancelToken::new()).unwrap();
+            for sql in SETUP {
+                run(&mut session, sql).await;
+            }
+            test(&mut session).await;
+            database.shutdown().await.unwrap();
+        });
+    }
+
+    /// Every query gives the same rows, or the same error, as when it is planned with its values.
+    #[test]
+    fn rows_are_those_of_a_new_plan() {
+        on_a_database(async |session| {
+            let mut queries = vec![];
+            for (sql, parameters, kept) in QUERIES {
+                let mut prepared = vec![];
+                for _ in 0..2 {
+                    prepared.push(session.prepare(sql, &[]).await.unwrap());
+                }
+                queries.push((*sql, prepared, *parameters, *kept));
+            }
+            for step in HISTORY {
+                run(session, step).await;
+                for (sql, prepared, parameters, kept) in &queries {
+                    for texts in parameters.iter().chain(*parameters) {
+                        let [once, anew] = prepared.as_slice() else { panic!("two statements") };
+                        let key = PlanKey { version: session.database.catalog().1, search_path: session.search_path() };
+                        anew.keep_ready(&key, None);
+                        let values = values(once, texts);
+                        if session.in_block() {
+                            // An error would end the block.
+                            run(session, "SAVEPOINT before").await;
+                        }
+                        let expected = execute(session, anew, values.clone()).await;
+                        if session.in_block() {
+                            run(session, "ROLLBACK TO before").await;
+                        }
+                        let found = execute(session, once, values).await;
+                        if session.in_block() {
+                            run(session, "ROLLBACK TO before").await;
+                        }
+                        assert_eq!(found, expected, "{sql} with {texts:?} after {step}");
+                        assert_eq!(once.has_ready(), *kept, "{sql} after {step}");
+                    }
+                }
+            }
+        });
+    }
+
+    /// Portals of one statement may be read in turns.
+    #[test]
+    fn a_plan_is_lent_to_one_execution_at_a_time() {
+        on_a_database(async |session| {
+            let statement = session.prepare("SELECT a FROM t WHERE a <= $1", &[]).await.unwrap();
+            let first = session.execute(&statement, values(&statement, &["2"]), true).await;
+            assert!(!statement.has_ready(), "it is executed");
+            run(session, "INSERT INTO t VALUES (0, 'x', 1, 1)").await;
+            let second = session.execute(&statement, values(&statement, &["1"]), true).await;
+            assert_eq!(drain(second).await.unwrap(), ["0", "1"]);
+            assert!(!statement.has_ready());
+            assert_eq!(drain(first).await.unwrap(), ["1", "2"], "the rows of its moment");
+            assert!(statement.has_ready(), "it has come back");
+            drop(session.execute(&statement, values(&statement, &["1"]), true).await);
+            assert!(statement.has_ready(), "nobody reads the rows");
+        });
+    }
+}
