@@ -82,7 +82,10 @@ impl Runner {
         let plan = self.with_providers(plan, view, slot)?;
         let mut state = SessionState::clone(&self.state);
         // Operators that share filters could not be started anew, and no leaf of ours makes use of them.
-        state.config_mut().options_mut().optimizer.enable_dynamic_filter_pushdown = false;
+        let options = &mut state.config_mut().options_mut().optimizer;
+        options.enable_topk_dynamic_filter_pushdown = false;
+        options.enable_join_dynamic_filter_pushdown = false;
+        options.enable_aggregate_dynamic_filter_pushdown = false;
         let plan = state.optimize(&plan).map_err(from_datafusion)?;
         let plan = with_slot(plan, slot).map_err(from_datafusion)?;
         state.query_planner().create_physical_plan(&plan, &state).await.map_err(from_datafusion)
@@ -120,7 +123,7 @@ fn is_the_same_each_time(plan: &LogicalPlan, view: &ReadView) -> bool {
 
 /// Whether all operators can be started anew. A sort with a limit has a filter of its own, and makes a new one.
 fn starts_anew(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    let here = plan.name() == "SortExec" || plan.dynamic_expressions_produced().is_empty();
+    let here = plan.name().starts_with("SortExec") || plan.dynamic_expressions_produced().is_empty();
     here && plan.children().into_iter().all(starts_anew)
 }
 
