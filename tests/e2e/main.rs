@@ -11,3 +11,4 @@ mod server;
 mod spill;
 mod transactions;
 mod ttl;
+mod unaligned;

@@ -1,6 +1,10 @@
 //! Savepoints of the whole database, as a user meets them.
 
+use std::net::TcpListener;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use millpond_tests::server::{Server, binary, rows, run, value, wait_for};
 use tokio_postgres::{Client, NoTls};
@@ -16,6 +20,19 @@ async fn error_of(client: &Client, sql: &str) -> (String, String) {
     let error = client.batch_execute(sql).await.unwrap_err();
     let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error}"));
     (error.code().code().to_string(), error.message().to_string())
+}
+
+/// A session of the restored database. All sessions of the one before end.
+async fn restored(server: &Server) -> Client {
+    loop {
+        if let Ok(client) = connect_to(server, "dev").await
+            && let Ok(found) = rows(&client, "SELECT s FROM s").await
+        {
+            assert_eq!(found, [[Some("5".to_string())]]);
+            return client;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 const SETUP: &str = "
@@ -137,22 +154,59 @@ async fn restore_brings_back_the_whole_database_and_keeps_what_was() {
     if let Ok(new) = new {
         assert_eq!(rows(&new, "SELECT count(*) FROM t").await.map_or("2".into(), |rows| rows[0][0].clone().unwrap()), "2");
     }
-    // All sessions end; the server is there again on the same port.
-    let client = loop {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        if let Ok(client) = connect_to(&server, "dev").await
-            && client.simple_query("SELECT 1").await.is_ok()
-        {
-            break client;
-        }
-    };
-    assert_eq!(value(&client, "SELECT s FROM s").await, "5");
+    let client = restored(&server).await;
     assert_eq!(value(&client, "SELECT count(*) FROM pg_class WHERE relname = 'later'").await, "0");
     run(&client, "INSERT INTO t VALUES (3, 10)").await;
     assert_eq!(value(&client, "SELECT s FROM s").await, "15");
     let before = value(&client, "SELECT name FROM millpond.savepoints WHERE kind = 'automatic'").await;
     assert_eq!(value(&client, &format!("SELECT s FROM s FOR SYSTEM_TIME AS OF SAVEPOINT {before}")).await, "3");
     assert_eq!(value(&client, &format!("SELECT count(*) FROM later FOR SYSTEM_TIME AS OF SAVEPOINT {before}")).await, "0");
+}
+
+/// Nobody else can take the ports while the server has no database, and who connects then waits or is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_keeps_its_ports() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Arc::new(Server::start(dir.path(), &[]).await);
+    let client = server.connect().await;
+    for statement in SETUP.split(';') {
+        run(&client, statement).await;
+    }
+    run(&client, "SAVEPOINT good").await;
+    let over = Arc::new(AtomicBool::new(false));
+    let (ended, ports) = (Arc::clone(&over), [server.port(), server.http_port()]);
+    let thief = std::thread::spawn(move || {
+        let mut taken = 0;
+        while !ended.load(Ordering::Relaxed) {
+            taken += ports.iter().filter(|port| TcpListener::bind(("127.0.0.1", **port)).is_ok()).count();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        taken
+    });
+    let (ended, reached) = (Arc::clone(&over), Arc::clone(&server));
+    let guests = tokio::spawn(async move {
+        let (mut sessions, mut turned_away) = (0, vec![]);
+        while !ended.load(Ordering::Relaxed) {
+            match connect_to(&reached, "dev").await {
+                Ok(_) => sessions += 1,
+                Err(error) if error.as_db_error().is_some_and(|e| e.code().code().starts_with("57P")) => {}
+                Err(error) => turned_away.push(format!("{error:?}")),
+            }
+        }
+        (sessions, turned_away)
+    });
+    for round in 0..4 {
+        let client = server.connect().await;
+        run(&client, &format!("INSERT INTO t VALUES ({round} + 10, 1)")).await;
+        run(&client, "RESTORE SAVEPOINT good").await;
+        restored(&server).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    assert_eq!(thief.join().unwrap(), 0, "a port was free");
+    let (sessions, turned_away) = guests.await.unwrap();
+    assert!(sessions > 0 && turned_away.is_empty(), "{sessions} {turned_away:?}");
+    assert!(server.get("/healthz").contains("200 OK"));
+    assert!(server.get("/metrics").contains("millpond_epoch"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,15 +8,21 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use millpond_common::{Error, Result};
 use millpond_engine::Engine;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-/// Serves until the process ends.
-pub async fn serve(listener: TcpListener, engine: Engine) -> Result<()> {
+/// Serves until the process ends. While no engine is shown, as the database is being opened, both say 503.
+pub async fn serve(listener: TcpListener, engine: watch::Receiver<Option<Engine>>) -> Result<()> {
     let recorder = PrometheusBuilder::new().install_recorder();
     let handle = recorder.map_err(|e| Error::internal(format!("cannot install the metrics recorder: {e}")))?;
+    let health = engine.clone();
     let app = Router::new()
-        .route("/healthz", get(|| async { (StatusCode::OK, "ok\n") }))
-        .route("/metrics", get(move || async move { render(&engine, &handle) }));
+        .route("/healthz", get(move || async move { answer(health.borrow().is_some().then(|| "ok\n".to_owned())) }))
+        .route("/metrics", get(move || async move { answer(engine.borrow().as_ref().map(|engine| render(engine, &handle))) }));
     Ok(axum::serve(listener, app).await?)
+}
+
+fn answer(text: Option<String>) -> (StatusCode, String) {
+    text.map_or_else(|| (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()), |text| (StatusCode::OK, text))
 }
 
 /// Takes the figures at the moment of the scrape; between scrapes metrics cost nothing.

@@ -7,41 +7,109 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use millpond_common::{Error, Result, SqlState};
+use millpond_engine::Engine;
 use millpond_query::{CancelToken, Database, DatabaseOptions, Response, Session, Startup};
 use millpond_wire::ServeOptions;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::adapter::Adapter;
 use crate::config::Config;
 use crate::{Exit, Fatal, demo, http};
 
-/// Runs the server until a signal ends it or storage fails. When a savepoint is restored it begins again, on the same port.
+/// Runs the server until a signal ends it or storage fails. When a savepoint is restored, another database takes the place of the one
+/// before; the sockets stay, and who connects meanwhile waits.
 pub async fn run(config: &Config, demo: bool) -> Result<(), Fatal> {
-    let mut config = config.clone();
-    if let Some(name) = config.from_savepoint.take() {
-        millpond_state::restore_at_next_open(&config.data_dir, &name).map_err(|e| Fatal(exit_of(&e), e))?;
+    let listener = Arc::new(listen(config.listen, "--listen").await?);
+    let http_listener = listen(config.http_listen, "--http-listen").await?;
+    if let Some(name) = &config.from_savepoint {
+        millpond_state::restore_at_next_open(&config.data_dir, name).map_err(|e| Fatal(exit_of(&e), e))?;
     }
-    while let Next::Again(listen, http_listen) = serve(&config, demo).await? {
-        (config.listen, config.http_listen) = (listen, http_listen);
-    }
-    Ok(())
+    let (engine, shown) = watch::channel(None);
+    let mut process = Process {
+        address: listener.local_addr().map_err(Error::from)?,
+        http_address: http_listener.local_addr().map_err(Error::from)?,
+        listener,
+        engine,
+        terminate: signal(SignalKind::terminate()).map_err(Error::from)?,
+        interrupt: signal(SignalKind::interrupt()).map_err(Error::from)?,
+    };
+    let http = tokio::spawn(http::serve(http_listener, shown));
+    let result = loop {
+        match process.serve(config, demo).await {
+            Ok(Next::Again) => {}
+            Ok(Next::End) => break Ok(()),
+            Err(fatal) => break Err(fatal),
+        }
+    };
+    http.abort();
+    result
 }
 
-/// What follows when a server has ended in good order.
+/// What follows when a database has ended in good order.
 enum Next {
     End,
-    /// A server on the same addresses.
-    Again(SocketAddr, SocketAddr),
+    /// The one that a savepoint has made.
+    Again,
 }
 
-async fn serve(config: &Config, demo: bool) -> Result<Next, Fatal> {
-    let started = Instant::now();
-    let listener = listen(config.listen, "--listen").await?;
-    let http_listener = listen(config.http_listen, "--http-listen").await?;
-    let address = listener.local_addr().map_err(Error::from)?;
-    let http_address = http_listener.local_addr().map_err(Error::from)?;
+/// What outlives a database.
+struct Process {
+    listener: Arc<TcpListener>,
+    address: SocketAddr,
+    http_address: SocketAddr,
+    /// Whose figures the HTTP port shows.
+    engine: watch::Sender<Option<Engine>>,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Process {
+    async fn serve(&mut self, config: &Config, demo: bool) -> Result<Next, Fatal> {
+        let started = Instant::now();
+        let database = tokio::select! {
+            opened = open(config, demo) => opened?,
+            // As after a crash: the next start finishes what this one has begun.
+            _ = self.terminate.recv() => return Ok(Next::End),
+            _ = self.interrupt.recv() => return Ok(Next::End),
+        };
+        let engine = database.engine().clone();
+        self.engine.send_replace(Some(engine.clone()));
+        let (stop, stopping) = watch::channel(false);
+        let adapter = Arc::new(Adapter(Arc::clone(&database)));
+        let mut serve = tokio::spawn(millpond_wire::serve(Arc::clone(&self.listener), adapter, ServeOptions::default(), stopping));
+        let (host, port) = (self.address.ip(), self.address.port());
+        tracing::info!(
+            address = %self.address, http = %self.http_address, data_dir = %config.data_dir.display(), workers = config.parallelism,
+            started_in = ?started.elapsed(), "ready: psql -h {host} -p {port} -U {} dev", user()
+        );
+        let show = demo.then(|| tokio::spawn(demo::show(Arc::clone(&database), self.address)));
+        let storage = tokio::select! {
+            _ = self.terminate.recv() => Ok(Next::End),
+            _ = self.interrupt.recv() => Ok(Next::End),
+            () = database.reopening() => Ok(Next::Again),
+            result = engine.ended() => result.map(|()| Next::End),
+            result = &mut serve => result.unwrap_or_else(|e| Err(Error::internal(e.to_string()))).map(|()| Next::End),
+        };
+        if let Some(show) = show {
+            show.abort();
+        }
+        self.engine.send_replace(None);
+        let next = storage.map_err(|e| Fatal(Exit::Storage, e))?;
+        tracing::info!("stopping: sessions end, then a final checkpoint");
+        stop.send_replace(true);
+        if !serve.is_finished() {
+            let _ = serve.await;
+        }
+        database.shutdown().await.map_err(|e| Fatal(Exit::Storage, e))?;
+        tracing::info!("stopped");
+        Ok(next)
+    }
+}
+
+/// Opens the database; if it is new, its script runs.
+async fn open(config: &Config, demo: bool) -> Result<Arc<Database>, Fatal> {
     let options = DatabaseOptions {
         directory: config.data_dir.clone(),
         workers: config.parallelism,
@@ -59,39 +127,7 @@ async fn serve(config: &Config, demo: bool) -> Result<Next, Fatal> {
     if let Some(script) = script.filter(|_| database.is_new()) {
         initialise(&database, &script).await?;
     }
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::from)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::from)?;
-    let (stop, stopping) = watch::channel(false);
-    let serve = millpond_wire::serve(listener, Arc::new(Adapter(Arc::clone(&database))), ServeOptions::default(), stopping);
-    let mut serve = tokio::spawn(serve);
-    let http = tokio::spawn(http::serve(http_listener, database.engine().clone()));
-    let (host, port) = (address.ip(), address.port());
-    tracing::info!(
-        %address, http = %config.http_listen, data_dir = %config.data_dir.display(), workers = config.parallelism,
-        started_in = ?started.elapsed(), "ready: psql -h {host} -p {port} -U {} dev", user()
-    );
-    let show = demo.then(|| tokio::spawn(demo::show(Arc::clone(&database), address)));
-    let engine = database.engine().clone();
-    let storage = tokio::select! {
-        _ = terminate.recv() => Ok(Next::End),
-        _ = interrupt.recv() => Ok(Next::End),
-        () = database.reopening() => Ok(Next::Again(address, http_address)),
-        result = engine.ended() => result.map(|()| Next::End),
-        result = &mut serve => result.unwrap_or_else(|e| Err(Error::internal(e.to_string()))).map(|()| Next::End),
-    };
-    if let Some(show) = show {
-        show.abort();
-    }
-    http.abort();
-    let next = storage.map_err(|e| Fatal(Exit::Storage, e))?;
-    tracing::info!("stopping: sessions end, then a final checkpoint");
-    stop.send_replace(true);
-    if !serve.is_finished() {
-        let _ = serve.await;
-    }
-    database.shutdown().await.map_err(|e| Fatal(Exit::Storage, e))?;
-    tracing::info!("stopped");
-    Ok(next)
+    Ok(database)
 }
 
 /// Until there are roles, everybody who can connect may do everything: so only this machine may.

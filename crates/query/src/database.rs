@@ -102,6 +102,8 @@ pub struct Database {
     initialised: bool,
     /// Savepoints that somebody reads.
     pub(crate) saved: Mutex<Vec<(String, Weak<Saved>)>>,
+    /// The savepoint that the next start continues from: open, so that it cannot be released.
+    pub(crate) restoring: Mutex<Option<Arc<Saved>>>,
     /// Where checkpoints are uploaded to, and who does it.
     pub(crate) storage_url: Option<String>,
     pub(crate) uploader: Mutex<Option<Uploader>>,
@@ -170,6 +172,7 @@ impl Database {
             sessions: Mutex::default(),
             initialised: known.initialised,
             saved: Mutex::default(),
+            restoring: Mutex::default(),
             storage_url: options.storage.as_ref().map(|s| s.url.clone()),
             uploader: Mutex::new(uploader),
             reopen: tokio::sync::Notify::new(),

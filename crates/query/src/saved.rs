@@ -85,15 +85,18 @@ impl Session {
                 // Whether it is there and whole, before anything happens.
                 let (wanted, database) = (name.clone(), Arc::clone(&self.database));
                 let opens = Arc::clone(&database);
-                let opened = tokio::task::spawn_blocking(move || opens.saved(&wanted).map(drop)).await;
-                opened.map_err(|e| Error::internal(format!("opening the savepoint ended early: {e}")))??;
+                let opened = tokio::task::spawn_blocking(move || opens.saved(&wanted)).await;
+                let opened = opened.map_err(|e| Error::internal(format!("opening the savepoint ended early: {e}")))??;
                 // What was answered until here is in that savepoint; nothing more is answered.
                 let closing = scope.limits.run(database.transactions.gate.closing()).await?;
                 let before = format!("before_restore_{}", Utc::now().format("%Y%m%d_%H%M%S_%3f"));
                 let comment = format!("before RESTORE SAVEPOINT {name}");
                 scope.limits.run(engine.savepoint_create(before.clone(), SavepointKind::Automatic, comment)).await?;
+                // Checkpoints that are still made, the last one among them, do not take its place in the retained ones.
+                *database.restoring.lock() = Some(opened);
                 let wanted = name.clone();
-                engine.blocking(move |store| store.savepoint_restore(&wanted)).await?;
+                let ordered = engine.blocking(move |store| store.savepoint_restore(&wanted)).await;
+                ordered.inspect_err(|_| *database.restoring.lock() = None)?;
                 closing.close();
                 failpoint("restore-announced");
                 let mut notice = Notice::notice(format!("the database continues from savepoint \"{name}\"; all sessions end"));

@@ -1,8 +1,10 @@
-//! After a failed write or sync nobody knows what is on disk; so nothing more is written.
+//! After a failed write or sync nobody knows what is on disk; so nothing more is written, and no file is deleted.
 
-use std::sync::OnceLock;
+use std::sync::{OnceLock, Weak};
 
 use millpond_common::{Error, Result, SqlState};
+
+use crate::rocks::Rocks;
 
 /// Good until the first failure of storage, then bad for good.
 #[derive(Default)]
@@ -10,9 +12,16 @@ pub(crate) struct Poison {
     failure: OnceLock<Error>,
     /// Is told of it.
     listener: OnceLock<Box<dyn Fn(&Error) + Send + Sync>>,
+    /// Keeps its files then.
+    rocks: Weak<Rocks>,
 }
 
 impl Poison {
+    /// Of a database that is good.
+    pub(crate) fn new(rocks: Weak<Rocks>) -> Self {
+        Poison { rocks, ..Poison::default() }
+    }
+
     /// Fails if storage has failed before.
     pub(crate) fn check(&self) -> Result<()> {
         match self.failure.get() {
@@ -38,6 +47,9 @@ impl Poison {
             && self.failure.set(error.clone()).is_ok()
         {
             tracing::error!(%error, "storage failed, nothing more is written");
+            if let Some(Err(error)) = self.rocks.upgrade().map(|rocks| rocks.keep_files()) {
+                tracing::warn!(%error, "files that seem obsolete may still be deleted");
+            }
             if let Some(tell) = self.listener.get() {
                 tell(error);
             }

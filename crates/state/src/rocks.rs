@@ -27,7 +27,7 @@ type Weighted = Arc<RwLock<HashSet<u32>>>;
 pub(crate) struct Rocks {
     db: DB,
     cache: Cache,
-    compression: Mutex<Compression>,
+    tuning: Mutex<Tuning>,
     /// Ids of relations without a key, whose values are weights: compaction drops the zeros.
     pub(crate) weighted: Weighted,
     /// The log's last record was incomplete when it was opened.
@@ -51,7 +51,7 @@ impl Rocks {
                 }
             },
         };
-        Ok(Rocks { db, cache, compression: Mutex::new(tuning.compression), weighted, log_torn, _lock: Some(lock) })
+        Ok(Rocks { db, cache, tuning: Mutex::new(*tuning), weighted, log_torn, _lock: Some(lock) })
     }
 
     /// Opens a database that is never written again. Others may have it open, too.
@@ -63,25 +63,47 @@ impl Rocks {
         options.create_missing_column_families(false);
         let families = families(&cache, &weighted, &tuning);
         let db = DB::open_cf_descriptors_read_only(&options, dir, families, false).map_err(storage_error)?;
-        Ok(Rocks { db, cache, compression: Mutex::new(tuning.compression), weighted, log_torn: false, _lock: None })
+        Ok(Rocks { db, cache, tuning: Mutex::new(tuning), weighted, log_torn: false, _lock: None })
     }
 
     /// Changes what can be changed while it is open; it holds for files written from now on.
+    ///
+    /// After a failed write to its list of files (MANIFEST) RocksDB keeps the files of both outcomes; but setting options makes it
+    /// forget which they are, and then it deletes those that its memory does not know, though the list on disk may name them. So
+    /// nothing is deleted meanwhile, nor ever after if there was such a failure before.
     pub(crate) fn tune(&self, memory: u64, tuning: &Tuning) -> Result<()> {
+        let mut current = self.tuning.lock();
+        if (current.compression, current.write_buffer_bytes) != (tuning.compression, tuning.write_buffer_bytes) {
+            self.keep_files()?;
+            let set = self.set_options(tuning);
+            if self.db.property_int_value("rocksdb.background-errors").map_err(storage_error)? != Some(0) {
+                return Err(Error::new(SqlState::IO_ERROR, "storage has failed in the background, its settings stay as they are"));
+            }
+            self.db.enable_file_deletions().map_err(storage_error)?;
+            set?;
+        }
+        self.cache.clone().set_capacity(tuning.cache_bytes(memory));
+        *current = *tuning;
+        Ok(())
+    }
+
+    fn set_options(&self, tuning: &Tuning) -> Result<()> {
         let compression = [("compression", compression_name(tuning.compression))];
         for family in [self.data(), self.log()] {
             self.db.set_options_cf(family, &compression).map_err(|e| unusable(e, tuning))?;
         }
         let bytes = tuning.write_buffer_bytes.to_string();
-        self.db.set_options_cf(self.log(), &[("write_buffer_size", &bytes)]).map_err(storage_error)?;
-        self.cache.clone().set_capacity(tuning.cache_bytes(memory));
-        *self.compression.lock() = tuning.compression;
-        Ok(())
+        self.db.set_options_cf(self.log(), &[("write_buffer_size", &bytes)]).map_err(storage_error)
+    }
+
+    /// From now on no file is deleted that RocksDB takes for obsolete, until it is opened again.
+    pub(crate) fn keep_files(&self) -> Result<()> {
+        self.db.disable_file_deletions().map_err(storage_error)
     }
 
     /// For writing files that the data family ingests: they must be as it would have written them.
     pub(crate) fn file_options(&self) -> Options {
-        data_options(&self.cache, &self.weighted, *self.compression.lock())
+        data_options(&self.cache, &self.weighted, self.tuning.lock().compression)
     }
 
     /// The database itself.

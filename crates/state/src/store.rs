@@ -185,11 +185,11 @@ impl Store {
             view: None,
         };
         let store = Store {
+            poison: Poison::new(Arc::downgrade(&rocks)),
             rocks: RwLock::new(Some(rocks)),
             dir: dir.to_owned(),
             staging,
             memory: options.memory,
-            poison: Poison::default(),
             log: LogQueue::new(next_seq),
             turn: Mutex::new(Turn { number: record.number, log_seq: record.log_seq }),
             state: Mutex::new(state),

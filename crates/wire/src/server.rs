@@ -63,9 +63,10 @@ struct Server {
 }
 
 /// Serves `database` on `listener` until `shutdown` turns true, and until the sessions have ended:
-/// idle ones at once, with 57P01, running ones when their statement has been cancelled.
+/// idle ones at once, with 57P01, running ones when their statement has been cancelled. Who connects after that waits in
+/// the listener for whoever serves it next.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     database: Arc<dyn Database>,
     options: ServeOptions,
     shutdown: watch::Receiver<bool>,
@@ -100,7 +101,6 @@ pub async fn serve(
             },
         }
     }
-    drop(listener);
     let all = async {
         while let Some(ended) = tasks.join_next().await {
             report(ended);
@@ -130,9 +130,14 @@ impl Server {
         let mut input = FrameReader::new(read, self.options.message_bytes_max);
         let mut output = Output::new(write);
         let mut down = self.shutdown.clone();
-        let opening = tokio::select! {
-            opening = timeout(self.options.startup_timeout, startup::open(&mut input, &mut output)) => opening,
-            () = shut_down(&mut down) => return,
+        let opening = {
+            let opening = timeout(self.options.startup_timeout, startup::open(&mut input, &mut output));
+            tokio::pin!(opening);
+            tokio::select! {
+                opening = &mut opening => opening,
+                // It may be about to say who it is, and can only be told then.
+                () = shut_down(&mut down) => timeout(LINGER, opening).await.unwrap_or(Ok(Err(FrameError::Closed))),
+            }
         };
         let packet = match opening {
             Ok(Ok(Opening::Session(packet))) => packet,
@@ -145,6 +150,9 @@ impl Server {
             }
         };
         let admitted = startup::authorize(peer, &packet.user).and_then(|()| {
+            if *down.borrow() {
+                return Err(Error::new(SqlState::CANNOT_CONNECT_NOW, "the database system is shutting down"));
+            }
             self.sessions.try_acquire().map_err(|_| Error::new(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already"))
         });
         match admitted {

@@ -1,6 +1,8 @@
 // A disk that fails, put between a process and its C library (LD_PRELOAD). Only what lies under MILLPOND_DISK_DIR is touched.
 //
-// MILLPOND_DISK_FAIL=op:n   the n-th write, sync or read fails with EIO; MILLPOND_DISK_NOTE gets the name of its file.
+// MILLPOND_DISK_FAIL=op:n   the n-th write, sync or read fails with EIO; MILLPOND_DISK_NOTE gets the name of its file. With op:n+ all
+//                           that come after it fail, too.
+// MILLPOND_DISK_AIM=a:b     only calls for files whose names contain a, by threads whose names contain b, count and fail.
 // MILLPOND_DISK_NOTE=file   every change of a directory, and every sync of one, is noted there, one a line:
 //                             + directory inode kind name      a file (f) or directory (d) has this name now
 //                             - directory name                 the name is gone
@@ -19,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -28,8 +31,9 @@
 #define PATH 4096
 
 static const char *root, *note, *keep;
-static char failing[16];
+static char failing[16], file_aim[64], thread_aim[64];
 static long fail_at;
+static int for_good;
 static atomic_long calls;
 
 __attribute__((constructor)) static void start(void) {
@@ -37,7 +41,13 @@ __attribute__((constructor)) static void start(void) {
   note = getenv("MILLPOND_DISK_NOTE");
   keep = getenv("MILLPOND_DISK_KEEP");
   const char *fail = getenv("MILLPOND_DISK_FAIL");
+  const char *aim = getenv("MILLPOND_DISK_AIM");
   if (fail) sscanf(fail, "%15[a-z]:%ld", failing, &fail_at);
+  for_good = fail && strchr(fail, '+');
+  if (aim) {
+    snprintf(file_aim, sizeof file_aim, "%.*s", (int)strcspn(aim, ":"), aim);
+    snprintf(thread_aim, sizeof thread_aim, "%s", strchr(aim, ':') ? strchr(aim, ':') + 1 : "");
+  }
 }
 
 // The path of a file by its name in a directory, if it is ours.
@@ -77,8 +87,11 @@ static void line(const char *format, ...) {
 // Whether this call is the one that fails.
 static int fails(const char *op, int fd) {
   char path[PATH];
+  char thread[16] = "";
   if (!fail_at || strcmp(op, failing) || !ours(fd, "", path)) return 0;
-  if (atomic_fetch_add(&calls, 1) + 1 != fail_at) return 0;
+  if (!strstr(strrchr(path, '/'), file_aim) || prctl(PR_GET_NAME, thread) || !strstr(thread, thread_aim)) return 0;
+  long call = atomic_fetch_add(&calls, 1) + 1;
+  if (for_good ? call < fail_at : call != fail_at) return 0;
   if (note) line("%s\n", path);
   errno = EIO;
   return 1;

@@ -1,5 +1,5 @@
-//! The n-th write, sync or read in the data directory fails (EIO). The server stops, or goes on from a consistent state; what
-//! it or the client is told has the file's name; nothing that was answered is lost.
+//! The n-th write, sync or read in the data directory fails (EIO), or all from then on. The server stops, or goes on from a
+//! consistent state; what it or the client is told has the file's name; nothing that was answered is lost.
 
 use rand::Rng;
 use rand::SeedableRng;
@@ -10,8 +10,29 @@ use super::disk;
 use super::victim::{Ended, Victim};
 use crate::finding::{Finding, Tally};
 
-/// What fails, and the most calls before it.
-const CALLS: [(&str, u64); 3] = [("write", 400), ("sync", 200), ("read", 200)];
+/// Which calls fail.
+struct Fault {
+    /// `write`, `sync` or `read`.
+    call: &'static str,
+    /// The most calls before it.
+    most: u64,
+    /// Part of the file's name, and of the thread's.
+    aim: &'static str,
+    /// All calls after it fail, too.
+    for_good: bool,
+}
+
+const FAULTS: [Fault; 7] = [
+    Fault { call: "write", most: 400, aim: "", for_good: false },
+    Fault { call: "sync", most: 200, aim: "", for_good: false },
+    Fault { call: "read", most: 200, aim: "", for_good: false },
+    // While it compacts, RocksDB's own thread writes to its list of files.
+    Fault { call: "write", most: 6, aim: "MANIFEST:rocksdb:low", for_good: false },
+    Fault { call: "sync", most: 6, aim: "MANIFEST:rocksdb:low", for_good: false },
+    Fault { call: "write", most: 400, aim: "", for_good: true },
+    Fault { call: "sync", most: 200, aim: "", for_good: true },
+];
+
 /// Statements under which it is to fail.
 const STEPS: usize = 40;
 
@@ -28,18 +49,19 @@ enum Outcome {
     NoMatter,
 }
 
-async fn fail(dir: &TempDir, victim: &mut Victim, call: &str, at: u64) -> Result<Outcome, Finding> {
+async fn fail(dir: &TempDir, victim: &mut Victim, fault: &Fault, at: u64) -> Result<Outcome, Finding> {
     let library = disk::library().map_err(Finding::Misbehaved)?;
-    let (data, note, which) = (dir.path().join("db"), dir.path().join("failed"), format!("{call}:{at}"));
+    let which = format!("{}:{at}{}", fault.call, if fault.for_good { "+" } else { "" });
+    let (data, note) = (dir.path().join("db"), dir.path().join("failed"));
     let _ = std::fs::remove_file(&note);
     let mut environment = disk::environment(library, &data, &note);
-    environment.push(("MILLPOND_DISK_FAIL", &which));
+    environment.extend([("MILLPOND_DISK_FAIL", which.as_str()), ("MILLPOND_DISK_AIM", fault.aim)]);
     let before = victim.server.log_length();
     let ended = match victim.restart(&environment).await {
         Ok(()) => victim.work(STEPS, None).await,
         Err(_) => Ended::Died,
     };
-    let Ok(file) = std::fs::read_to_string(&note) else {
+    let Ok(files) = std::fs::read_to_string(&note) else {
         let fine = ended == Ended::Done;
         victim.restart(&[]).await?;
         victim.verify().await?;
@@ -54,10 +76,10 @@ async fn fail(dir: &TempDir, victim: &mut Victim, call: &str, at: u64) -> Result
     if outcome != Outcome::Stopped && !victim.verify_refused().await? {
         outcome = Outcome::Stopped;
     }
-    let name = file.trim().rsplit('/').next().unwrap_or_default();
     let error = if let Ended::Refused(error) = &ended { error.as_str() } else { "" };
-    if outcome != Outcome::NoMatter && !told.contains(name) && !error.contains(name) {
-        return Err(Finding::Misbehaved(format!("{file} is not named: {error}\n{told}")));
+    let named = |file: &str| file.rsplit('/').next().is_some_and(|name| told.contains(name) || error.contains(name));
+    if outcome != Outcome::NoMatter && !files.lines().any(named) {
+        return Err(Finding::Misbehaved(format!("{files} is not named: {error}\n{told}")));
     }
     if told.contains("panicked") {
         return Err(Finding::Misbehaved(told));
@@ -71,10 +93,11 @@ async fn fail(dir: &TempDir, victim: &mut Victim, call: &str, at: u64) -> Result
 pub async fn table(rounds: u64, seed: u64, plant: Option<&str>) -> Tally {
     let mut found = Tally::default();
     println!(
-        "{:<6} {:>8} {:>8} {:>8} {:>10} {:>12} {:>6} {:>6}",
+        "{:<28} {:>8} {:>8} {:>8} {:>10} {:>12} {:>6} {:>6}",
         "call", "failed", "stopped", "refused", "no matter", "divergences", "lost", "other"
     );
-    for (call, most) in CALLS {
+    for fault in FAULTS {
+        let name = format!("{}{} {}", fault.call, if fault.for_good { "s from then on" } else { "" }, fault.aim);
         let (mut outcomes, mut tally) = (Vec::new(), Tally::default());
         let mut random = StdRng::seed_from_u64(seed);
         let mut place = None;
@@ -93,12 +116,12 @@ pub async fn table(rounds: u64, seed: u64, plant: Option<&str>) -> Tally {
                     none.insert((dir, victim))
                 }
             };
-            let at = random.random_range(1..most);
-            match fail(dir, victim, call, at).await {
+            let at = random.random_range(1..fault.most);
+            match fail(dir, victim, &fault, at).await {
                 Ok(Outcome::NotReached) => continue,
                 Ok(outcome) => outcomes.push(outcome),
                 Err(finding) => {
-                    tally.add(&finding.context(&format!("{call} {at}, seed {seed}, attempt {attempt}")));
+                    tally.add(&finding.context(&format!("{name} {at}, seed {seed}, attempt {attempt}")));
                     if let Some((dir, mut victim)) = place.take() {
                         victim.server.kill();
                         println!("kept: {}", dir.keep().display());
@@ -110,7 +133,7 @@ pub async fn table(rounds: u64, seed: u64, plant: Option<&str>) -> Tally {
         let count = |outcome| outcomes.iter().filter(|o| **o == outcome).count();
         let (stopped, refused, no_matter) = (count(Outcome::Stopped), count(Outcome::Refused), count(Outcome::NoMatter));
         println!(
-            "{call:<6} {round:>8} {stopped:>8} {refused:>8} {no_matter:>10} {:>12} {:>6} {:>6}",
+            "{name:<28} {round:>8} {stopped:>8} {refused:>8} {no_matter:>10} {:>12} {:>6} {:>6}",
             tally.diverged, tally.lost, tally.misbehaved
         );
         found.merge(tally);

@@ -44,9 +44,13 @@ pub struct World {
     pub savepoints: BTreeMap<String, Contents>,
 }
 
-/// Settings that ALTER SYSTEM changes here, and the unit of their values. They make checkpoints frequent.
-pub const SETTINGS: [(&str, i64, &str); 3] =
-    [("checkpoint_interval", 20, "ms"), ("checkpoint_min_pause", 1, "ms"), ("checkpoint_retention", 0, "")];
+/// Settings that ALTER SYSTEM changes here, and the unit of their values. They make checkpoints frequent, and change RocksDB's options.
+pub const SETTINGS: [(&str, i64, &str); 4] = [
+    ("checkpoint_interval", 20, "ms"),
+    ("checkpoint_min_pause", 1, "ms"),
+    ("checkpoint_retention", 0, ""),
+    ("rocksdb_write_buffer_size", 100, "kB"),
+];
 
 /// Nexmark events of a source.
 const EVENTS: i64 = 1000;

@@ -259,7 +259,7 @@ pub async fn server_with(options: ServeOptions) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (shutdown, receiver) = watch::channel(false);
-    let task = tokio::spawn(serve(listener, Arc::new(Fake), options, receiver));
+    let task = tokio::spawn(serve(Arc::new(listener), Arc::new(Fake), options, receiver));
     Server { address, shutdown, task }
 }
 

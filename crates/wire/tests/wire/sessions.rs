@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use millpond_wire::ServeOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, NoTls};
@@ -225,6 +227,24 @@ async fn shutdown_ends_every_session() {
         }
         assert_eq!(last.as_deref(), Some(goodbye));
     }
+    timeout(PATIENCE, server.task).await.unwrap().unwrap().unwrap();
+}
+
+/// Who has connected but not said who it is gets its answer when it does.
+#[tokio::test]
+async fn a_client_that_comes_while_it_shuts_down_is_told() {
+    let server = server().await;
+    let mut late = TcpStream::connect(server.address).await.unwrap();
+    // Until it is surely accepted.
+    Raw::new(&server).await;
+    server.shutdown.send(true).unwrap();
+    let parameters = b"user\0tester\0\0";
+    let length = 8 + parameters.len() as u32;
+    let packet = [&length.to_be_bytes()[..], &(3u32 << 16).to_be_bytes(), parameters].concat();
+    late.write_all(&packet).await.unwrap();
+    let mut answer = vec![];
+    timeout(PATIENCE, late.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&answer).contains("57P03"), "{answer:?}");
     timeout(PATIENCE, server.task).await.unwrap().unwrap().unwrap();
 }
 
