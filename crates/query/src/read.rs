@@ -7,6 +7,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::exec_err;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -17,7 +18,7 @@ use millpond_common::{Error, RelationSpec, VNODE_COUNT, ids};
 use millpond_state::Scan;
 
 use crate::execution::Slot;
-use crate::keys::{self, KeyFilter};
+use crate::keys::{self, KeyFilter, Wanted};
 use crate::leaf::LeafExec;
 
 /// Below so many rows one partition reads faster than several.
@@ -88,13 +89,16 @@ impl TableProvider for RelationProvider {
         let fields = columns.iter().map(|c| Arc::clone(&self.schema.fields()[*c])).collect::<Vec<_>>();
         let schema = Arc::new(Schema::new(fields));
         let (id, slot, estimate) = (self.spec.id, Arc::clone(&self.slot), self.rows);
-        if let Some(filter) = KeyFilter::of(&self.named_spec(), filters) {
+        let filter = KeyFilter::of(&self.named_spec(), filters).map(Arc::new);
+        if let Some(filter) = filter.clone().filter(|f| f.is_whole()) {
             let description = format!("KeyLookup: {}, {}", self.name, filter.describe());
             let rows = filter.len();
             let (out, key_schema) = (Arc::clone(&schema), self.spec.project(&self.spec.key_columns()));
             let open = move |_: usize| -> Result<SendableRecordBatchStream> {
                 let execution = slot.get()?;
-                let keys = filter.keys(&execution.parameters).map_err(external)?;
+                let Wanted::Keys(keys) = filter.wanted(&execution.parameters).map_err(external)? else {
+                    return exec_err!("a key has become a range");
+                };
                 let keys = RecordBatch::try_new(Arc::clone(&key_schema), keys.columns().to_vec())?;
                 let (columns, schema) = (columns.clone(), Arc::clone(&out));
                 let find = move || -> Result<RecordBatch> {
@@ -109,11 +113,19 @@ impl TableProvider for RelationProvider {
         let target = state.config().target_partitions().max(1);
         let partitions = if limit.is_some() { 1 } else { target.min((estimate / ROWS_PER_PARTITION_MIN) as usize + 1) };
         let names = schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
-        let description = format!("Scan: {}, columns=[{names}]{}", self.name, limit.map(|l| format!(", limit={l}")).unwrap_or_default());
+        let mut description = format!("Scan: {}, columns=[{names}]", self.name);
+        description.extend(limit.map(|l| format!(", limit={l}")));
+        description.extend(filter.as_ref().map(|f| format!(", {}", f.describe())));
         let out = Arc::clone(&schema);
         let open = move |partition: usize| -> Result<SendableRecordBatchStream> {
             let vnodes = if partitions == 1 { 0..VNODE_COUNT } else { ids::vnodes_of(partition, partitions) };
-            let batches = slot.get()?.view.scan(id, Scan { projection: Some(columns.clone()), vnodes }).map_err(external)?;
+            let execution = slot.get()?;
+            let (vnodes, keys) = match filter.as_ref().map(|f| f.wanted(&execution.parameters)).transpose().map_err(external)? {
+                Some(Wanted::Range(range)) => (vnodes, Some(range)),
+                Some(Wanted::Keys(_)) => (0..0, None), // a comparison with NULL
+                None => (vnodes, None),
+            };
+            let batches = execution.view.scan(id, Scan { projection: Some(columns.clone()), vnodes, keys }).map_err(external)?;
             let schema = Arc::clone(&out);
             let batches = batches.map(move |batch| rename(batch.map_err(external)?, &schema));
             let stream = futures::stream::iter(at_most(batches, limit)).boxed();
@@ -204,7 +216,7 @@ mod tests {
         assert!(plan.contains("KeyLookup: t, keys=[k] (3)"), "{plan}");
         assert!(rows.contains("n5") && !rows.contains("n7"), "{rows}");
         let (plan, rows) = run(&fixture, "SELECT count(*) AS n FROM t WHERE k > 90").await;
-        assert!(plan.contains("Scan: t, columns=[k]"), "{plan}");
+        assert!(plan.contains("Scan: t, columns=[k], key range=[k]"), "{plan}");
         assert!(rows.contains("| 9 "), "{rows}");
     }
 

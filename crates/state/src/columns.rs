@@ -24,7 +24,7 @@ const READER_PART: u64 = 2;
 
 /// When more rows have changed since they were read than this part of them, and than so many, the next reader reads them anew.
 const CHANGED_PART: usize = 8;
-const CHANGED_MIN: usize = 1024;
+const CHANGED_MIN: usize = 128;
 
 /// What one checkpoint left of a relation: as long as no other changes it, the number stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -292,12 +292,18 @@ pub struct RowStream {
 }
 
 enum Rest {
+    Made(std::vec::IntoIter<RecordBatch>),
     Read(Box<ScanStream>),
     Stored(StoredRows),
     Patched(Box<Patched>),
 }
 
 impl RowStream {
+    /// Rows that are there.
+    pub(crate) fn made(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
+        RowStream { schema, rest: Rest::Made(batches.into_iter()) }
+    }
+
     /// Rows that are never kept.
     pub(crate) fn read(scan: ScanStream) -> Self {
         RowStream { schema: scan.schema(), rest: Rest::Read(Box::new(scan)) }
@@ -319,7 +325,7 @@ impl RowStream {
                 // What is kept already of the rows stays together with what is read now.
                 let mut all = columns.clone();
                 all.extend(cache.columns(&rows).into_iter().filter(|c| !columns.contains(c)));
-                let scan = Scan { projection: Some(all.clone()), vnodes: vnodes.clone() };
+                let scan = Scan { projection: Some(all.clone()), vnodes: vnodes.clone(), keys: None };
                 let mut scan = Box::new(ScanStream::new(base, relation, vec![], scan, &[])?);
                 scan.want_keys(true);
                 let count = base.rows.get(&relation.meta.spec.id.0).map_or(0, |n| *n as usize) * vnodes.len() / VNODE_COUNT;
@@ -351,6 +357,7 @@ impl Iterator for RowStream {
 
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.rest {
+            Rest::Made(batches) => batches.next().map(Ok),
             Rest::Read(scan) => scan.next(),
             Rest::Stored(rows) => rows.next().map(|next| next.map(|(batch, _)| batch)),
             Rest::Patched(rows) => rows.next(),

@@ -1,6 +1,7 @@
 //! Scans: stored rows and sorted changes, merged by key, decoded batch by batch.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -9,6 +10,7 @@ use millpond_common::{Error, Result, RowCodec, SqlState};
 
 use crate::encode::Change;
 use crate::format;
+use crate::key_range::{KeyRange, Skip, Spans};
 use crate::read_view::{Scan, stored_weight};
 use crate::relation::{Place, Relation, RelationMeta};
 use crate::rocks::{Base, BaseIterator, storage_error};
@@ -174,6 +176,8 @@ pub struct ScanStream {
     pub(crate) meta: Arc<RelationMeta>,
     base: BaseIterator,
     overlay: Overlay,
+    /// Which keys, if not all.
+    spans: Option<Spans>,
     pub(crate) buffer: RowBuffer,
     /// Copies of a row that did not fit into the batch before (its key, how many).
     repeat: Option<(Vec<u8>, i64)>,
@@ -186,7 +190,7 @@ pub(crate) type Keyed = (RecordBatch, Option<Arc<Strings>>);
 impl ScanStream {
     /// `from`: the first key (virtual node first) that it gives; empty: the first of the scan's virtual nodes.
     pub(crate) fn new(base: &Arc<Base>, relation: &Relation, layers: Vec<Arc<SortedRun>>, scan: Scan, from: &[u8]) -> Result<Self> {
-        let Scan { projection, vnodes } = scan;
+        let Scan { projection, vnodes, .. } = scan;
         let meta = &relation.meta;
         if let Some(column) = projection.iter().flatten().find(|c| **c >= meta.places.len()) {
             return Err(Error::new(SqlState::UNDEFINED_COLUMN, format!("relation number {} has no column {column}", meta.spec.id.0)));
@@ -199,7 +203,13 @@ impl ScanStream {
         let mut overlay = Overlay::new(layers, vnodes);
         overlay.skip_to(from);
         let buffer = RowBuffer::new(Wanted::new(meta, projection));
-        Ok(ScanStream { meta: Arc::clone(meta), base, overlay, buffer, repeat: None, done: false })
+        Ok(ScanStream { meta: Arc::clone(meta), base, overlay, spans: None, buffer, repeat: None, done: false })
+    }
+
+    /// Only keys of a range.
+    pub(crate) fn within(mut self, range: &KeyRange, vnodes: &Range<usize>) -> Result<Self> {
+        self.spans = Some(Spans::new(&self.meta, range, vnodes.end)?);
+        Ok(self)
     }
 
     /// The columns of its batches.
@@ -228,8 +238,8 @@ impl ScanStream {
     /// Calls `each` with the buffer and the stored key (virtual node first), value and weight of every row, until it says that
     /// this is enough. Returns whether that was all.
     pub(crate) fn walk(&mut self, mut each: impl FnMut(&mut RowBuffer, &[u8], &[u8], i64) -> bool) -> Result<bool> {
-        let ScanStream { meta, base, overlay, buffer, .. } = self;
-        let keyed = meta.keyed();
+        let ScanStream { meta, base, overlay, spans, buffer, .. } = self;
+        let (keyed, id) = (meta.keyed(), format::id_prefix(meta.spec.id.0));
         base.with(|stored| {
             let mut more = true;
             while more {
@@ -243,6 +253,15 @@ impl ScanStream {
                 };
                 let key = if order == Ordering::Greater { change_key } else { base_key };
                 let key = key.unwrap_or_default();
+                match spans.as_ref().and_then(|s| s.skip(key)) {
+                    None => {}
+                    Some(Skip::To(start)) => {
+                        stored.seek([&id[..], &start].concat());
+                        overlay.skip_to(&start);
+                        continue;
+                    }
+                    Some(Skip::End) => break,
+                }
                 if keyed {
                     match change.filter(|_| order != Ordering::Less) {
                         None => more = each(buffer, key, base_value, 1),
