@@ -12,19 +12,24 @@ impl fmt::Display for StreamPlan {
 }
 
 impl StreamPlan {
-    /// One line per operator, inputs indented below it, the root first; each with a note behind it.
+    /// One line per operator, inputs indented below it, the root first; each with a note behind it. What has several readers comes again, without
+    /// its inputs.
     pub fn tree(&self, note: &dyn Fn(usize) -> String) -> String {
         let mut text = String::new();
         if let Some(root) = self.nodes.len().checked_sub(1) {
-            self.write_node(&mut text, root, 0, note);
+            self.write_node(&mut text, &mut vec![false; self.nodes.len()], root, 0, note);
         }
         text
     }
 
-    fn write_node(&self, text: &mut String, at: usize, depth: usize, note: &dyn Fn(usize) -> String) {
-        let Some(node) = self.nodes.get(at) else { return };
-        text.push_str(&format!("{:indent$}{}{}\n", "", self.describe(node), note(at), indent = depth * 2));
-        node.inputs.iter().for_each(|input| self.write_node(text, *input, depth + 1, note));
+    fn write_node(&self, text: &mut String, written: &mut [bool], at: usize, depth: usize, note: &dyn Fn(usize) -> String) {
+        let (Some(node), Some(written_here)) = (self.nodes.get(at), written.get_mut(at)) else { return };
+        let again = std::mem::replace(written_here, true) && !node.inputs.is_empty();
+        let shared = if again { " (the same as above)" } else { "" };
+        text.push_str(&format!("{:indent$}{}{shared}{}\n", "", self.describe(node), note(at), indent = depth * 2));
+        if !again {
+            node.inputs.iter().for_each(|input| self.write_node(text, written, *input, depth + 1, note));
+        }
     }
 
     /// One line for a node, with the names of its input's columns.

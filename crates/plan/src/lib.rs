@@ -13,6 +13,7 @@ mod expire;
 mod expr;
 mod fingerprint;
 mod replace;
+mod share;
 
 use arrow_schema::SchemaRef;
 use millpond_common::RelationId;

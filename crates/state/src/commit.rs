@@ -113,6 +113,7 @@ impl Store {
         let number = turn.number + 1;
         let written =
             self.poison.guard(write_files(&rocks.file_options(), &self.staging, number, sources, drops.clone(), base.epoch..epoch))?;
+        let files_synced = start.elapsed();
         failpoint("commit-files-synced");
 
         let record = CheckpointRecord {
@@ -132,6 +133,7 @@ impl Store {
             batch.delete_cf(rocks.log(), format::drop_key(*id));
         }
         self.poison.guard(rocks.write_synced(batch))?;
+        let recorded = start.elapsed();
         failpoint("commit-recorded");
 
         self.poison.guard(sst::ingest(&rocks, &self.staging, &written.files))?;
@@ -143,6 +145,7 @@ impl Store {
         failpoint("commit-end");
         reached::note(&self.dir, rocks.db().latest_sequence_number());
         let (entries, bytes, duration) = (written.entries, written.bytes, start.elapsed());
+        tracing::debug!(number, entries, bytes, ?files_synced, ?recorded, ?duration, "a checkpoint is complete");
         self.retain(&rocks);
         Ok(CommitStats { entries, bytes, duration })
     }

@@ -1,12 +1,10 @@
 //! Runs, encoded and brought into key order: the step from Arrow batches to stored bytes.
 
-use std::cmp::Ordering;
-
 use millpond_common::{Epoch, Result};
 
 use crate::ahead::{AHEAD, ends, look};
 use crate::relation::{EncodedRows, RelationMeta, Run};
-use crate::sort_key::SortKey;
+use crate::sort_key::{SortKey, Sorted, order, sort};
 
 /// What happens to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +27,20 @@ struct Part {
 
 /// One row of one part.
 struct Item {
-    /// Of virtual node and key.
     sort: SortKey,
     part: u32,
     row: u32,
     weight: i64,
+}
+
+impl Sorted for Item {
+    fn sort(&mut self) -> &mut SortKey {
+        &mut self.sort
+    }
+
+    fn sorted(&self) -> SortKey {
+        self.sort
+    }
 }
 
 /// All rows of some runs, sorted by key and, within a key, in the order of the runs.
@@ -47,27 +54,24 @@ impl Encoded {
     /// Encodes and sorts runs, which come by ascending epoch.
     pub(crate) fn new<'r>(meta: &RelationMeta, runs: impl IntoIterator<Item = &'r Run>) -> Result<Self> {
         let keyed = meta.keyed();
-        let (mut parts, mut items) = (Vec::new(), Vec::new());
+        let (mut parts, mut rows) = (Vec::new(), Vec::new());
         for (run, delta) in runs.into_iter().flat_map(|r| r.deltas.iter().map(move |d| (r, d))) {
             let (vnodes, keys) = meta.encode_keys(&delta.batch)?;
             let values = if keyed { Some(meta.encode_values(&delta.batch)?) } else { None };
-            let part = parts.len() as u32;
-            items.reserve(delta.len());
-            for (row, vnode) in vnodes.iter().enumerate() {
-                let sort = SortKey::of_parts(*vnode, keys.get(row));
-                items.push(Item { sort, part, row: row as u32, weight: delta.weight(row) });
-            }
             parts.push(Part { epoch: run.epoch, keys, values });
+            rows.push((vnodes, delta));
         }
-        let mut encoded = Encoded { parts, items: vec![], keyed };
+        let mut items = Vec::with_capacity(rows.iter().map(|(_, delta)| delta.len()).sum());
+        for (part, (vnodes, delta)) in rows.iter().enumerate() {
+            items.extend(vnodes.iter().enumerate().map(|(row, vnode)| {
+                let sort = SortKey::of(*vnode);
+                Item { sort, part: part as u32, row: row as u32, weight: delta.weight(row) }
+            }));
+        }
+        let encoded = Encoded { parts, items: vec![], keyed };
         // Stable: rows of one key stay in the order of their runs.
-        items.sort_by(|a, b| encoded.order(a, b));
-        encoded.items = items;
-        Ok(encoded)
-    }
-
-    fn order(&self, a: &Item, b: &Item) -> Ordering {
-        a.sort.order(b.sort, || self.key(a).cmp(self.key(b)))
+        sort(&mut items, &|item| encoded.key(item));
+        Ok(Encoded { items, ..encoded })
     }
 
     fn key(&self, item: &Item) -> &[u8] {
@@ -80,7 +84,7 @@ impl Encoded {
     }
 
     fn vnode(&self, item: &Item) -> u8 {
-        item.sort.first()
+        item.sort.vnode()
     }
 
     fn epoch(&self, item: &Item) -> Epoch {
@@ -98,7 +102,7 @@ impl Encoded {
     pub(crate) fn for_each<E>(&self, mut f: impl FnMut(u8, &[u8], Change<'_>) -> Result<(), E>) -> Result<(), E> {
         let mut done = 0;
         let mut seen = 0;
-        for group in self.items.chunk_by(|a, b| self.order(a, b).is_eq()) {
+        for group in self.items.chunk_by(|a, b| order(a, b, &|item| self.key(item)).is_eq()) {
             let Some(first) = group.first() else { continue };
             if done + group.len() > seen {
                 let next = self.items.iter().skip(done).take(AHEAD.max(group.len()));

@@ -12,7 +12,7 @@
 //! - `commit`, `write`, `sst`: the checkpoint's protocol, what it writes in what order, its files; the decision what to redo at start
 //! - `relation`: the registered relations with their runs of changes, pending transactions
 //! - `rewind`: back to the last checkpoint, for a job that is restarted
-//! - `encode`, `sort_key`, `ahead`, `run`, `tiers`: runs encoded and sorted; sorted runs; merged so that reads stay cheap
+//! - `encode`, `sort_key`, `ahead`, `run`, `tiers`: runs encoded and sorted (and how keys are sorted); sorted runs; merged so that reads stay cheap
 //! - [`read_view`], `scan`: one epoch for all relations: point reads and scans of base and changes
 //! - `key_range`: reading a range of keys
 //! - `columns`, `patched`: columns of stored rows that queries have read, kept in memory; with the changes since

@@ -1,66 +1,152 @@
-//! What settles most comparisons of stored keys while they are sorted, without a look at the keys, which lie all over memory.
+//! Sorting stored keys, which lie all over memory, with few looks at them.
 
 use std::cmp::Ordering;
 
-/// Bytes of a key that it has.
+/// Bytes of a key that a [`SortKey`] has.
 const HEAD: usize = 15;
+/// So many keys that are alike so far are compared one by one.
+const FEW: usize = 16;
+/// So often are keys looked at further in; only keys that were made for it need more.
+const LEVELS: usize = 64;
 
-/// A key's first 15 bytes, filled up with zeros, and then its length, or 16 if that is more. So keys in this order are in theirs, and
-/// equal ones of up to 15 bytes are equal keys.
+/// Of each key of a sort: its first byte, the virtual node, and of what follows the 14 bytes in which the keys begin to differ, filled up with zeros;
+/// then how many bytes these were, or 16 if there are more. So keys in this order are in theirs, and equal ones that are whole are equal keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SortKey(u128);
+pub(crate) struct SortKey(u64, u64);
 
 impl SortKey {
-    /// Of a key in two parts, the first of which has one byte.
-    pub(crate) fn of_parts(first: u8, rest: &[u8]) -> Self {
+    /// Of the virtual node alone, until the items are sorted.
+    pub(crate) fn of(vnode: u8) -> Self {
+        SortKey(u64::from(vnode) << 56, 0)
+    }
+
+    /// What of a key comes after the first bytes that all have.
+    fn after(self, shared: usize, key: &[u8]) -> Self {
+        let rest = key.get(shared..).unwrap_or_default();
         let mut bytes = [0u8; HEAD + 1];
         let head = &rest[..rest.len().min(HEAD - 1)];
-        bytes[0] = first;
+        bytes[0] = self.vnode();
         bytes[1..=head.len()].copy_from_slice(head);
         bytes[HEAD] = (rest.len() + 1).min(HEAD + 1) as u8;
-        SortKey(u128::from_be_bytes(bytes))
+        let whole = u128::from_be_bytes(bytes);
+        SortKey((whole >> 64) as u64, whole as u64)
     }
 
-    /// Of a key that is not empty.
-    pub(crate) fn of(key: &[u8]) -> Self {
-        let (first, rest) = key.split_first().unwrap_or((&0, &[]));
-        SortKey::of_parts(*first, rest)
-    }
-
-    /// The key's first byte.
-    pub(crate) fn first(self) -> u8 {
-        (self.0 >> (8 * HEAD)) as u8
-    }
-
-    /// Orders two keys; calls `rest` where they must be compared themselves.
+    /// The virtual node.
     #[inline]
-    pub(crate) fn order(self, other: SortKey, rest: impl FnOnce() -> Ordering) -> Ordering {
-        let is_whole = self.0 as u8 <= HEAD as u8;
-        self.cmp(&other).then_with(|| if is_whole { Ordering::Equal } else { rest() })
+    pub(crate) fn vnode(self) -> u8 {
+        (self.0 >> 56) as u8
     }
+
+    fn is_whole(self) -> bool {
+        self.1 as u8 <= HEAD as u8
+    }
+}
+
+/// What is sorted.
+pub(crate) trait Sorted {
+    /// Where the sort key is.
+    fn sort(&mut self) -> &mut SortKey;
+    /// The same.
+    fn sorted(&self) -> SortKey;
+}
+
+/// Sorts by virtual node and key, of which `key` gives all but the virtual node; equal keys stay in their order. Items are brought in order by the
+/// bytes in which their keys begin to differ, then those that are alike in these by the bytes after them. So each key is looked at a few times, one after
+/// the other, and not at every comparison.
+pub(crate) fn sort<'k, T: Sorted>(items: &mut [T], key: &impl Fn(&T) -> &'k [u8]) {
+    sort_level(items, key, LEVELS);
+}
+
+fn sort_level<'k, T: Sorted>(items: &mut [T], key: &impl Fn(&T) -> &'k [u8], levels: usize) {
+    if items.len() <= FEW || levels == 0 {
+        return items.sort_by(|a, b| order(a, b, key));
+    }
+    let shared = shared(items.iter().map(key));
+    for item in items.iter_mut() {
+        let sort = item.sorted().after(shared, key(item));
+        *item.sort() = sort;
+    }
+    items.sort_by_key(T::sorted);
+    for alike in items.chunk_by_mut(|a, b| a.sorted() == b.sorted()) {
+        if let [first, _, ..] = alike
+            && !first.sorted().is_whole()
+        {
+            sort_level(alike, key, levels - 1);
+        }
+    }
+}
+
+/// Orders two items by virtual node and key.
+pub(crate) fn order<'k, T: Sorted>(a: &T, b: &T, key: &impl Fn(&T) -> &'k [u8]) -> Ordering {
+    a.sorted().vnode().cmp(&b.sorted().vnode()).then_with(|| key(a).cmp(key(b)))
+}
+
+/// How many bytes all of these begin with.
+fn shared<'k>(mut all: impl Iterator<Item = &'k [u8]>) -> usize {
+    let Some(first) = all.next() else { return 0 };
+    let mut shared = first.len();
+    while shared > 0
+        && let Some(next) = all.next()
+    {
+        shared = first.iter().zip(next).take(shared).take_while(|(a, b)| a == b).count();
+    }
+    shared
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    struct Item<'k> {
+        sort: SortKey,
+        key: &'k [u8],
+        number: usize,
+    }
+
+    impl Sorted for Item<'_> {
+        fn sort(&mut self) -> &mut SortKey {
+            &mut self.sort
+        }
+
+        fn sorted(&self) -> SortKey {
+            self.sort
+        }
+    }
+
+    /// Keys of few different bytes, so that many are alike far in, some the same, some the beginnings of others.
     #[test]
-    fn orders_as_the_keys_do() {
-        let mut keys = vec![];
-        for length in [1, 2, 14, 15, 16, 17, 40] {
-            for (at, byte) in [(0, 1), (0, 255), (13, 7), (14, 7), (15, 7), (39, 7)] {
-                let mut key = vec![0u8; length];
-                key.get_mut(at).into_iter().for_each(|b| *b = byte);
-                keys.push(key);
-            }
+    fn sorts_as_comparing_whole_keys_does() {
+        let mut random = 7u64;
+        let mut next = |below: u64| {
+            random = millpond_common::hash::mix(random);
+            random % below
+        };
+        for round in 0..300 {
+            let (count, length) = (next(200), [3, 20, 60, 1500][round % 4]);
+            let begin = vec![7u8; next(40) as usize];
+            let letters = 1 + next(3);
+            let keys = (0..count).map(|_| {
+                let tail = (0..next(length)).map(|at| if at % 17 == 16 { next(letters) as u8 } else { 0 }).collect::<Vec<_>>();
+                (next(2) as u8, [begin.as_slice(), &tail].concat())
+            });
+            let keys = keys.collect::<Vec<_>>();
+            let mut expected = keys.iter().enumerate().map(|(number, (vnode, key))| (*vnode, key.as_slice(), number)).collect::<Vec<_>>();
+            expected.sort();
+            let items = keys.iter().enumerate().map(|(number, (vnode, key))| Item { sort: SortKey::of(*vnode), key, number });
+            let mut items = items.collect::<Vec<_>>();
+            sort(&mut items, &|item| item.key);
+            let found = items.iter().map(|i| (i.sort.vnode(), i.key, i.number)).collect::<Vec<_>>();
+            assert_eq!(found, expected);
         }
-        for a in &keys {
-            for b in &keys {
-                assert_eq!(SortKey::of(a).order(SortKey::of(b), || a.cmp(b)), a.cmp(b), "{a:?} {b:?}");
-            }
-            assert_eq!(SortKey::of(a).first(), a[0]);
+    }
+
+    #[test]
+    fn what_all_begin_with() {
+        let table: &[(&[&[u8]], usize)] =
+            &[(&[], 0), (&[b"abc"], 3), (&[b"abc", b"abd"], 2), (&[b"abc", b"ab"], 2), (&[b"abc", b"abc", b"x"], 0), (&[b"a", b""], 0)];
+        for (keys, expected) in table {
+            assert_eq!(shared(keys.iter().copied()), *expected, "{keys:?}");
         }
-        let short = SortKey::of(&[7; 15]);
-        assert_eq!(short.order(SortKey::of(&[7; 15]), || unreachable!("15 bytes are enough")), Ordering::Equal);
     }
 }

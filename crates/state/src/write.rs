@@ -12,7 +12,7 @@ use crate::directory;
 use crate::encode::Encoded;
 use crate::relation::{Relation, runs_between};
 use crate::run::{Overlay, SortedRun};
-use crate::sort_key::SortKey;
+use crate::sort_key::{SortKey, Sorted, order, sort};
 use crate::sst::{SstWriter, Written};
 use crate::tables::Entries;
 
@@ -103,19 +103,43 @@ pub(crate) fn write_files(
     Ok(written)
 }
 
+/// Where an entry of a state table is, while they are sorted.
+struct Item {
+    sort: SortKey,
+    piece: u32,
+    number: u32,
+}
+
+impl Sorted for Item {
+    fn sort(&mut self) -> &mut SortKey {
+        &mut self.sort
+    }
+
+    fn sorted(&self) -> SortKey {
+        self.sort
+    }
+}
+
 fn write_state(writer: &mut SstWriter<'_>, id: u32, pieces: &[Entries]) -> Result<()> {
-    let entries = pieces.iter().flat_map(Entries::iter);
-    let mut entries = entries.map(|(key, value)| (SortKey::of(key), key, value)).collect::<Vec<_>>();
-    entries.sort_by(|a, b| a.0.order(b.0, || a.1.cmp(b.1)));
+    let mut items = Vec::with_capacity(pieces.iter().map(Entries::len).sum());
+    for (piece, entries) in pieces.iter().enumerate() {
+        items.extend(entries.iter().enumerate().map(|(number, (key, _))| {
+            let sort = SortKey::of(key.first().copied().unwrap_or(0));
+            Item { sort, piece: piece as u32, number: number as u32 }
+        }));
+    }
+    let entry = |item: &Item| pieces.get(item.piece as usize).map_or((&[][..], None), |p| p.entry(item.number as usize));
+    let rest = |item: &Item| entry(item).0.get(1..).unwrap_or_default();
+    sort(&mut items, &rest);
     // Each key comes once; should it not, the later entry counts.
-    for (number, entry) in entries.iter().enumerate() {
+    for (number, item) in items.iter().enumerate() {
         if number % AHEAD == 0 {
-            let next = entries.iter().skip(number).take(AHEAD);
-            look(next.map(|(_, key, value)| ends(key) ^ ends(value.unwrap_or_default())));
+            let next = items.iter().skip(number).take(AHEAD).map(entry);
+            look(next.map(|(key, value)| ends(key) ^ ends(value.unwrap_or_default())));
         }
-        let (sort, key, value) = entry;
-        if entries.get(number + 1).is_none_or(|next| sort.order(next.0, || key.cmp(&next.1)).is_ne()) {
-            writer.entry(id, key, *value)?;
+        if items.get(number + 1).is_none_or(|next| order(item, next, &rest).is_ne()) {
+            let (key, value) = entry(item);
+            writer.entry(id, key, value)?;
         }
     }
     Ok(())

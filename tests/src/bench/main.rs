@@ -126,6 +126,8 @@ struct Arguments {
     /// One query in DataFusion, told by standard input, as JSON.
     #[arg(long, hide = true)]
     datafusion_child: bool,
+    #[arg(long, hide = true)]
+    touch_memory: bool,
 }
 
 fn main() {
@@ -137,6 +139,9 @@ async fn measure() {
     let arguments = Arguments::parse();
     if let Some(query) = &arguments.child {
         return nexmark::child(query, &arguments).await;
+    }
+    if arguments.touch_memory {
+        return usage::touch_memory();
     }
     if arguments.datafusion_child {
         return side::peers::datafusion_child().await;

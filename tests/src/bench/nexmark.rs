@@ -160,6 +160,7 @@ pub fn sources(events: u64) -> String {
 pub async fn over_server(sources: &str, query: &str, workers: usize, arguments: &Arguments) -> (Cost, Client, Server, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let (workers, memory) = (workers.to_string(), MEMORY_BYTES.to_string());
+    usage::warm_memory();
     let server = Server::start(dir.path(), &["--parallelism", &workers, "--memory", &memory, "--log", "warn"]).await;
     let client = server.connect().await;
     run(&client, sources).await;
@@ -190,6 +191,7 @@ pub fn in_child(query: &str, workers: usize, interval: &str, events: u64, unchec
     if unchecked {
         command.arg("--unchecked");
     }
+    usage::warm_memory();
     let output = command.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{query} in process: {}", output.status);
     serde_json::from_slice(&output.stdout).unwrap()

@@ -36,6 +36,7 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
             of if of.is_numeric() => Some(encode::to_text(values, &SqlType::of(&args.arg_fields[0])).map_err(external)?),
             _ => None,
         };
+        let mut of_day = OfDay::default();
         let texts = (0..values.len()).map(|row| {
             if values.is_null(row) || patterns.is_null(row) {
                 return None;
@@ -43,9 +44,12 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
             let pattern = patterns.value(row);
             match values.data_type() {
                 DataType::Timestamp(_, zone) => {
-                    let time = DateTime::from_timestamp_micros(values.as_primitive::<TimestampMicrosecondType>().value(row))?;
-                    let (day, hour) = (i64::from(time.day()), i64::from(time.hour()));
-                    Some(format_time(&Time { time: time.naive_utc(), day, hour, zoned: zone.is_some() }, pattern))
+                    let micros = values.as_primitive::<TimestampMicrosecondType>().value(row);
+                    of_day.text(micros, pattern, || {
+                        let time = DateTime::from_timestamp_micros(micros)?;
+                        let (day, hour) = (i64::from(time.day()), i64::from(time.hour()));
+                        Some(format_time(&Time { time: time.naive_utc(), day, hour, zoned: zone.is_some() }, pattern))
+                    })
                 }
                 DataType::Interval(_) => {
                     let interval = values.as_primitive::<IntervalMonthDayNanoType>().value(row);
@@ -59,6 +63,34 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
         Ok(ColumnarValue::Array(Arc::new(texts.collect::<StringArray>())))
     }
     Function::udf("to_char", Volatility::Immutable, coerce, |_| Ok(field(SqlType::Text)), invoke)
+}
+
+/// The last text. What shows dates alone is the same for all times of a day, and times mostly come in order.
+#[derive(Default)]
+struct OfDay {
+    pattern: String,
+    shows_dates_alone: bool,
+    day: Option<i64>,
+    text: String,
+}
+
+impl OfDay {
+    fn text(&mut self, micros: i64, pattern: &str, make: impl FnOnce() -> Option<String>) -> Option<String> {
+        const OF_TIMES: [&str; 9] = ["HH", "MI", "MS", "SS", "US", "AM", "PM", "A.M", "P.M"];
+        const DAY_US: i64 = 86_400_000_000;
+        if self.pattern != pattern {
+            let upper = pattern.to_uppercase();
+            let shows_dates_alone = OF_TIMES.iter().all(|part| !upper.contains(part));
+            *self = OfDay { pattern: pattern.into(), shows_dates_alone, ..OfDay::default() };
+        }
+        let day = self.shows_dates_alone.then(|| micros.div_euclid(DAY_US));
+        if day.is_some() && self.day == day {
+            return Some(self.text.clone());
+        }
+        let text = make()?;
+        (self.day, self.text) = (day, text.clone());
+        Some(text)
+    }
 }
 
 /// The patterns of time, a longer one before those that it begins with.

@@ -78,7 +78,7 @@ impl<'a> Builder<'a> {
         self.rename(root, columns.clone());
         let key = self.key(root).filter(|key| !key.is_empty());
         let append_only = self.append_only(root);
-        Ok(StreamPlan { nodes: self.reachable(root), key, append_only })
+        Ok(StreamPlan { nodes: self.reachable(root), key, append_only }.shared())
     }
 
     /// The nodes that the root needs, renumbered.

@@ -53,13 +53,16 @@ impl Entries {
 
     /// Keys and values in the order in which they were added; `None` = deleted.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        let mut start = 0;
-        self.list.iter().map(move |e| {
-            let key = self.bytes.get(start..e.key_end).unwrap_or_default();
-            let value = self.bytes.get(e.key_end..e.value_end).unwrap_or_default();
-            start = e.value_end;
-            (key, (!e.deleted).then_some(value))
-        })
+        (0..self.list.len()).map(|number| self.entry(number))
+    }
+
+    /// One of them, by its number; nothing where there is none.
+    pub(crate) fn entry(&self, number: usize) -> (&[u8], Option<&[u8]>) {
+        let Some(e) = self.list.get(number) else { return (&[], None) };
+        let start = number.checked_sub(1).and_then(|before| self.list.get(before)).map_or(0, |before| before.value_end);
+        let key = self.bytes.get(start..e.key_end).unwrap_or_default();
+        let value = self.bytes.get(e.key_end..e.value_end).unwrap_or_default();
+        (key, (!e.deleted).then_some(value))
     }
 
     /// How many there are.

@@ -113,6 +113,7 @@ pub fn flink(python: &Path, dir: &Path, format: Format, arguments: &Arguments) -
 }
 
 fn ask(command: &mut Command, input: &Input) -> Result<String, String> {
+    usage::warm_memory();
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().map_err(|e| e.to_string())?;
     let text = serde_json::to_vec(input).map_err(|e| e.to_string())?;
     child.stdin.take().map(|mut stdin| stdin.write_all(&text)).transpose().map_err(|e| e.to_string())?;
