@@ -32,8 +32,9 @@ const TOLD: Pace = Pace { pause: Duration::from_millis(500), share: 100 };
 /// Less is taken for this much.
 const LOOK_COST_MIN: Duration = Duration::from_micros(10);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(2);
-/// What one call may sleep.
+/// What one call may sleep; and if the last one has found nothing, and it is told of changes.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
+const TOLD_SLEEP_MAX: Duration = Duration::from_millis(250);
 /// Files that stay open between their growths.
 const OPEN_FILES_MAX: usize = 16;
 
@@ -61,6 +62,8 @@ pub struct FileReader {
     look_cost: Duration,
     /// When a look found something the last time.
     grown: Option<Instant>,
+    /// The last call has found nothing.
+    idle: bool,
 }
 
 enum OpenFile {
@@ -86,6 +89,7 @@ impl FileReader {
             linked: false,
             look_cost: LOOK_COST_MIN,
             grown: None,
+            idle: false,
         };
         if reader.plan.follow {
             reader.look()?;
@@ -207,6 +211,7 @@ impl FileReader {
 
     fn chunk(&mut self, path: String, mark: Mark, decoded: Decoded) -> Result<Poll> {
         self.marks.files.insert(path, mark);
+        self.idle = false;
         let Decoded { batch, bad_rows, rejected } = decoded;
         Ok(Poll::Chunk(Chunk { delta: Delta::insert(batch), end: self.marks.encode()?, bad_rows, rejected }))
     }
@@ -256,16 +261,18 @@ impl Reader for FileReader {
                 return Ok(Poll::End);
             } else {
                 let wait = self.next_look.saturating_duration_since(Instant::now());
+                let sleep_max = if self.idle && self.watch.is_some() { TOLD_SLEEP_MAX } else { SLEEP_MAX };
+                self.idle = true;
                 let told = match &self.watch {
-                    Some(watch) => watch.wait(wait.min(SLEEP_MAX)),
+                    Some(watch) => watch.wait(wait.min(sleep_max)),
                     None => {
-                        std::thread::sleep(wait.min(SLEEP_MAX));
+                        std::thread::sleep(wait.min(sleep_max));
                         false
                     }
                 };
                 if told {
                     std::thread::sleep(self.look_not_before.saturating_duration_since(Instant::now()).min(SLEEP_MAX));
-                } else if wait > SLEEP_MAX {
+                } else if wait > sleep_max {
                     return Ok(Poll::Idle);
                 }
                 self.look()?;
