@@ -63,7 +63,7 @@ pub struct FileReader {
     /// When a look found something the last time.
     grown: Option<Instant>,
     /// The last call has found nothing.
-    idle: bool,
+    rested: bool,
 }
 
 enum OpenFile {
@@ -89,7 +89,7 @@ impl FileReader {
             linked: false,
             look_cost: LOOK_COST_MIN,
             grown: None,
-            idle: false,
+            rested: false,
         };
         if reader.plan.follow {
             reader.look()?;
@@ -211,7 +211,7 @@ impl FileReader {
 
     fn chunk(&mut self, path: String, mark: Mark, decoded: Decoded) -> Result<Poll> {
         self.marks.files.insert(path, mark);
-        self.idle = false;
+        self.rested = false;
         let Decoded { batch, bad_rows, rejected } = decoded;
         Ok(Poll::Chunk(Chunk { delta: Delta::insert(batch), end: self.marks.encode()?, bad_rows, rejected }))
     }
@@ -261,8 +261,8 @@ impl Reader for FileReader {
                 return Ok(Poll::End);
             } else {
                 let wait = self.next_look.saturating_duration_since(Instant::now());
-                let sleep_max = if self.idle && self.watch.is_some() { TOLD_SLEEP_MAX } else { SLEEP_MAX };
-                self.idle = true;
+                let sleep_max = if self.rested && self.watch.is_some() { TOLD_SLEEP_MAX } else { SLEEP_MAX };
+                self.rested = true;
                 let told = match &self.watch {
                     Some(watch) => watch.wait(wait.min(sleep_max)),
                     None => {
