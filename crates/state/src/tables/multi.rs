@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
+use ahash::RandomState;
 use hashbrown::HashTable;
-use millpond_common::hash::hash_bytes;
 use millpond_common::{Error, Result, SqlState};
 
-use super::slab::{Place, Slab};
+use super::slab::{Place, Slab, spread};
 use super::stored::{Evicted, Spill, StoredTable};
 use super::{Entries, Generations, Mark, StateTable, TableStats};
 use crate::ahead::{AHEAD, look};
@@ -27,6 +27,8 @@ pub struct MultiState {
     /// Distinct rows with a weight.
     live: usize,
     row_bytes: usize,
+    /// Of rows, for the groups' indexes.
+    hasher: RandomState,
     spill: Spill,
 }
 
@@ -37,11 +39,21 @@ struct Group {
     bytes: Vec<u8>,
     /// How many of `bytes` belong to no row any more.
     garbage: usize,
-    /// Positions in `rows` by hash, for keys with many rows.
-    index: Option<Box<HashTable<u32>>>,
+    /// For keys with many rows.
+    index: Option<Box<HashTable<Indexed>>>,
     total: i64,
     /// It was fetched since it was last looked at for eviction.
     used: bool,
+}
+
+/// A row's position, and its hash, so that growing the index does not visit the rows.
+struct Indexed {
+    hash: u32,
+    position: u32,
+}
+
+fn hash(hasher: &RandomState, row: &[u8]) -> u32 {
+    (hasher.hash_one(row) >> 32) as u32
 }
 
 struct Row {
@@ -72,7 +84,8 @@ impl Row {
 impl MultiState {
     /// An empty table.
     pub fn new() -> Self {
-        MultiState { slab: Slab::new(), changes: Generations::new(), live: 0, row_bytes: 0, spill: Spill::default() }
+        let hasher = RandomState::new();
+        MultiState { slab: Slab::new(), changes: Generations::new(), live: 0, row_bytes: 0, hasher, spill: Spill::default() }
     }
 
     /// Makes sure that the rows of these keys are in memory; to be called for all that is about to be asked for or added to.
@@ -118,7 +131,7 @@ impl MultiState {
     /// The weight of one row.
     pub fn weight(&self, key: &[u8], row: &[u8]) -> i64 {
         let group = self.slab.find(key).and_then(|place| self.slab.get(place));
-        group.and_then(|g| g.rows.get(g.position(row)? as usize)).map_or(0, |r| r.weight)
+        group.and_then(|g| g.rows.get(g.find(&self.hasher, row).ok()? as usize)).map_or(0, |r| r.weight)
     }
 
     /// Adds to the weight of a row; at 0 the row is gone. Weights may be negative for a while.
@@ -132,11 +145,11 @@ impl MultiState {
         };
         let group = self.slab.get_mut(place).expect("this place was found or filled above");
         group.total += weight;
-        let position = match group.position(row) {
-            Some(position) => position,
-            None => {
+        let position = match group.find(&self.hasher, row) {
+            Ok(position) => position,
+            Err(hash) => {
                 self.row_bytes += row.len();
-                group.push(row, 0, false)
+                group.push(&self.hasher, row, hash, 0, false)
             }
         };
         let Some(found) = group.rows.get_mut(position as usize) else { return };
@@ -162,7 +175,7 @@ impl MultiState {
     /// Takes a row out for good. The row that moves to its position keeps being found.
     fn drop_row(&mut self, place: Place, position: u32) {
         let Some(group) = self.slab.get_mut(place) else { return };
-        self.row_bytes -= group.swap_remove(position);
+        self.row_bytes -= group.swap_remove(&self.hasher, position);
         match group.rows.get(position as usize) {
             Some(moved) if moved.mark == self.changes.open => self.changes.touched.push((place, position)),
             Some(moved) if self.changes.is_sealed(moved.mark) => self.changes.sealed.push((place, position)),
@@ -198,11 +211,16 @@ impl Default for MultiState {
 }
 
 impl Group {
-    fn position(&self, row: &[u8]) -> Option<u32> {
+    /// A row's position; where it is not there its hash, if that had to be computed.
+    fn find(&self, hasher: &RandomState, row: &[u8]) -> std::result::Result<u32, Option<u32>> {
         let equal = |r: &Row| r.length as usize == row.len() && r.of(&self.bytes) == row;
         match &self.index {
-            Some(index) => index.find(hash_bytes(row), |p| self.rows.get(*p as usize).is_some_and(equal)).copied(),
-            None => self.rows.iter().position(equal).map(|p| p as u32),
+            Some(index) => {
+                let hash = hash(hasher, row);
+                let is_it = |i: &Indexed| i.hash == hash && self.rows.get(i.position as usize).is_some_and(equal);
+                index.find(spread(hash), is_it).map(|i| i.position).ok_or(Some(hash))
+            }
+            None => self.rows.iter().position(equal).map(|p| p as u32).ok_or(None),
         }
     }
 
@@ -211,7 +229,7 @@ impl Group {
     }
 
     /// Adds a row that is not there, and says where.
-    fn push(&mut self, row: &[u8], weight: i64, stored: bool) -> u32 {
+    fn push(&mut self, hasher: &RandomState, row: &[u8], row_hash: Option<u32>, weight: i64, stored: bool) -> u32 {
         if self.rows.len() < 4 {
             // Most keys have very few rows.
             self.rows.reserve_exact(1);
@@ -221,18 +239,18 @@ impl Group {
         let length = u32::try_from(row.len()).expect("a row is shorter than 4 GiB");
         self.rows.push(Row { offset: self.bytes.len() as u64, length, mark: Mark::Clean, stored, weight });
         self.bytes.extend_from_slice(row);
-        let Group { rows, bytes, index, .. } = self;
-        let hash = |p: &u32| rows.get(*p as usize).map_or(0, |r| hash_bytes(r.of(bytes)));
-        match index {
+        match &mut self.index {
             Some(index) => {
-                index.insert_unique(hash(&position), position, hash);
+                let hash = row_hash.unwrap_or_else(|| hash(hasher, row));
+                index.insert_unique(spread(hash), Indexed { hash, position }, |i| spread(i.hash));
             }
-            None if rows.len() > INDEX_ABOVE => {
-                let mut new = HashTable::with_capacity(rows.len() * 2);
-                for p in 0..=position {
-                    new.insert_unique(hash(&p), p, hash);
+            None if self.rows.len() > INDEX_ABOVE => {
+                let mut index = HashTable::with_capacity(self.rows.len() * 2);
+                for (position, row) in self.rows.iter().enumerate() {
+                    let hash = hash(hasher, row.of(&self.bytes));
+                    index.insert_unique(spread(hash), Indexed { hash, position: position as u32 }, |i| spread(i.hash));
                 }
-                *index = Some(Box::new(new));
+                self.index = Some(Box::new(index));
             }
             None => {}
         }
@@ -240,17 +258,17 @@ impl Group {
     }
 
     /// Takes a row out; the last one moves to its position. Returns its length.
-    fn swap_remove(&mut self, position: u32) -> usize {
+    fn swap_remove(&mut self, hasher: &RandomState, position: u32) -> usize {
         let row = self.rows.swap_remove(position as usize);
         if let Some(index) = &mut self.index {
-            if let Ok(found) = index.find_entry(hash_bytes(row.of(&self.bytes)), |p| *p == position) {
+            if let Ok(found) = index.find_entry(spread(hash(hasher, row.of(&self.bytes))), |i| i.position == position) {
                 found.remove();
             }
             let moved_from = self.rows.len() as u32;
             if let Some(moved) = self.rows.get(position as usize)
-                && let Some(p) = index.find_mut(hash_bytes(moved.of(&self.bytes)), |p| *p == moved_from)
+                && let Some(i) = index.find_mut(spread(hash(hasher, moved.of(&self.bytes))), |i| i.position == moved_from)
             {
-                *p = position;
+                i.position = position;
             }
         }
         self.garbage += row.length as usize;
@@ -304,7 +322,7 @@ impl StateTable for MultiState {
         };
         let group = self.slab.get_mut(place).expect("this place was found or filled above");
         group.total += weight;
-        group.push(row, weight, true);
+        group.push(&self.hasher, row, None, weight, true);
         self.row_bytes += row.len();
         self.live += 1;
         Ok(())

@@ -34,7 +34,7 @@ pub(crate) struct Slab<T> {
 
 /// Spreads 32 bits of hash to where the index looks: the lowest bits and the highest seven.
 #[inline]
-fn spread(hash: u32) -> u64 {
+pub(super) fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
