@@ -70,3 +70,26 @@ async fn metrics_and_health_answer() {
         assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
     }
 }
+
+/// PREPARE and the protocol's Parse share one space of names.
+#[tokio::test(flavor = "multi_thread")]
+async fn prepared_statements_are_forgotten_with_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.connect().await;
+    for forget in ["DEALLOCATE ALL", "DISCARD ALL", "DEALLOCATE s0"] {
+        // Its name is the client's: s0, s1, …
+        let statement = client.prepare("SELECT 1").await.unwrap();
+        assert_eq!(client.query(&statement, &[]).await.unwrap().len(), 1);
+        let name = format!("s{}", ["DEALLOCATE ALL", "DISCARD ALL", "DEALLOCATE s0"].iter().position(|f| *f == forget).unwrap());
+        assert_eq!(value(&client, &format!("EXECUTE {name}")).await, "1");
+        run(&client, &forget.replace("s0", &name)).await;
+        let error = client.query(&statement, &[]).await.unwrap_err();
+        assert_eq!(error.code().map(|c| c.code()), Some("26000"), "{forget}: {error}");
+    }
+    run(&client, "PREPARE s3 AS SELECT 2").await;
+    assert_eq!(client.prepare("SELECT 3").await.unwrap_err().code().map(|c| c.code()), Some("42P05"));
+    let address =
+        "SELECT client_addr || ' ' || (client_port > 0)::text || ' ' || (inet_client_port() = client_port)::text FROM pg_stat_activity";
+    assert_eq!(value(&client, address).await, "127.0.0.1 true true");
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::text::zone::Zone;
 use crate::types::NUMERIC_DEFAULT;
 use crate::{Error, Result, SqlType};
 use arrow::array::{
@@ -38,7 +39,8 @@ pub enum Values {
     Time(Time64MicrosecondArray),
     Timestamp {
         values: TimestampMicrosecondArray,
-        utc: bool,
+        /// Of moments: where they are shown.
+        zone: Option<Zone>,
     },
     Interval(IntervalMonthDayNanoArray),
     List {
@@ -84,7 +86,8 @@ impl Column {
             (_, DataType::Date32) => Values::Date(array.as_primitive().clone()),
             (_, DataType::Time64(TimeUnit::Microsecond)) => Values::Time(array.as_primitive().clone()),
             (_, DataType::Timestamp(TimeUnit::Microsecond, zone)) => {
-                Values::Timestamp { values: array.as_primitive().clone(), utc: zone.is_some() }
+                let zone = zone.as_ref().map(|_| Zone::of(array.data_type()));
+                Values::Timestamp { values: array.as_primitive().clone(), zone }
             }
             (_, DataType::Interval(IntervalUnit::MonthDayNano)) => Values::Interval(array.as_primitive().clone()),
             (SqlType::Array(item), DataType::List(_)) => {
@@ -112,7 +115,7 @@ fn normalize(array: &ArrayRef, sql: &SqlType) -> Result<ArrayRef> {
     }
     // Lists differ in their field's name or metadata only, most of the time: what counts is the items' form.
     if let (SqlType::Array(item), DataType::List(field)) = (sql, array.data_type())
-        && (*field.data_type() == item.arrow() || matches!(item.as_ref(), SqlType::Array(_)))
+        && (Zone::UTC.shown(field.data_type()) == item.arrow() || matches!(item.as_ref(), SqlType::Array(_)))
     {
         return Ok(Arc::clone(array));
     }

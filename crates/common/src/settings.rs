@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::text::zone::Zone;
 use crate::{Error, Result, SqlState};
 
 /// Who may change a setting, and when it takes effect.
@@ -34,6 +35,8 @@ pub enum Kind {
     Size,
     /// Any text.
     Text,
+    /// The name of a time zone.
+    Zone,
     /// One of a few words.
     OneOf(&'static [&'static str]),
 }
@@ -250,13 +253,7 @@ pub const SETTINGS: &[Setting] = &[
         "For views created from now on: state that no change has touched for this time expires, with what it has contributed; 0 = never.",
     ),
     setting("statement_timeout", "0", Kind::Duration, Scope::Session, "Longest run of a statement; 0 = no limit."),
-    setting(
-        "timezone",
-        "UTC",
-        Kind::OneOf(&["UTC", "utc", "GMT", "Etc/UTC"]),
-        Scope::Session,
-        "Time zone in which timestamptz is shown; only UTC.",
-    ),
+    setting("timezone", "UTC", Kind::Zone, Scope::Session, "Time zone in which timestamptz is shown, and read where it names none."),
     setting(
         "transaction_isolation",
         "read committed",
@@ -345,6 +342,7 @@ impl Settings {
                 value.trim().to_string()
             }
             Kind::Text => value.to_string(),
+            Kind::Zone => Zone::named(value).map_err(|e| invalid().with_hint(e.hint().unwrap_or_default()))?.name().to_string(),
             Kind::OneOf(words) => match words.iter().find(|w| w.eq_ignore_ascii_case(value)) {
                 Some(w) => (*w).to_string(),
                 None => return Err(invalid().with_hint(format!("Available values: {}.", words.join(", ")))),
@@ -368,6 +366,11 @@ impl Settings {
     /// A whole-number setting.
     pub fn integer(&self, name: &str) -> i64 {
         self.get(name).ok().and_then(|v| v.parse().ok()).unwrap_or(0)
+    }
+
+    /// The session's time zone.
+    pub fn zone(&self) -> Zone {
+        self.get("timezone").and_then(|name| Zone::named(&name)).unwrap_or(Zone::UTC)
     }
 
     /// A size setting, in bytes.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use async_trait::async_trait;
+use millpond_common::text::zone::Zone;
 use millpond_common::{Error, Result, SqlType};
 use millpond_query as query;
 use millpond_wire as wire;
@@ -22,7 +23,7 @@ impl wire::Database for Adapter {
             database: asked.then_some(startup.database),
             parameters: startup.parameters,
             process_id: startup.process_id,
-            client: Some(startup.peer.to_string()),
+            client: Some(startup.peer),
         };
         let sink = move |n: query::Notice| {
             let _ = notices.send(wire::Notice { severity: n.severity, state: n.state, message: n.message, detail: n.detail, hint: n.hint });
@@ -39,6 +40,10 @@ struct SessionAdapter {
 }
 
 struct StatementAdapter(Arc<query::Statement>);
+
+fn own(statement: &Arc<dyn wire::Statement>) -> Result<&StatementAdapter> {
+    statement.as_any().downcast_ref().ok_or_else(|| Error::internal("a statement of another session type"))
+}
 
 impl wire::Statement for StatementAdapter {
     fn parameters(&self) -> &[SqlType] {
@@ -66,15 +71,25 @@ impl wire::Session for SessionAdapter {
         Ok(Arc::new(StatementAdapter(self.session.prepare(sql, parameter_types).await?)))
     }
 
+    fn named(&self, name: &str) -> Option<Arc<dyn wire::Statement>> {
+        self.session.statement_named(name).map(|s| Arc::new(StatementAdapter(s)) as Arc<dyn wire::Statement>)
+    }
+
+    fn name(&mut self, name: String, statement: &Arc<dyn wire::Statement>) -> Result<()> {
+        self.session.name(name, Arc::clone(&own(statement)?.0))
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.session.forget(name);
+    }
+
     async fn execute(
         &mut self,
         statement: &Arc<dyn wire::Statement>,
         parameters: Vec<ArrayRef>,
         in_implicit_block: bool,
     ) -> Result<wire::Response> {
-        let own = statement.as_any().downcast_ref::<StatementAdapter>();
-        let own = own.ok_or_else(|| Error::internal("a statement of another session type"))?;
-        Ok(match self.session.execute(&own.0, parameters, in_implicit_block).await? {
+        Ok(match self.session.execute(&own(statement)?.0, parameters, in_implicit_block).await? {
             query::Response::Rows { schema, rows, tag } => wire::Response::Rows { schema, rows, tag },
             query::Response::Command { tag } => wire::Response::Command { tag },
             query::Response::Empty => wire::Response::Empty,
@@ -91,6 +106,10 @@ impl wire::Session for SessionAdapter {
             query::TransactionStatus::InTransaction => wire::TransactionStatus::InTransaction,
             query::TransactionStatus::Failed => wire::TransactionStatus::Failed,
         }
+    }
+
+    fn zone(&self) -> Zone {
+        self.session.zone()
     }
 
     fn patience(&self) -> Option<std::time::Duration> {

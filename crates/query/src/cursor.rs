@@ -16,8 +16,8 @@ use crate::prepared::Statement;
 use crate::response::{Response, RowStream, client_schema, row_stream};
 use crate::session::{Scope, Session};
 
-/// How many cursors or prepared statements a session may hold.
-const NAMES_MAX: usize = 1000;
+/// How many cursors, and how many prepared statements, a session may hold.
+const NAMES_MAX: usize = 10_000;
 
 /// An open query of which rows are fetched.
 pub(crate) struct Cursor {
@@ -85,16 +85,9 @@ impl Session {
     pub(crate) async fn named(&mut self, kind: &StatementKind, parameters: &[ArrayRef], in_block: bool, scope: Scope) -> Result<Response> {
         match kind {
             StatementKind::Prepare { name, types, statement } => {
-                if self.prepared.contains_key(name) {
-                    let message = format!("prepared statement \"{name}\" already exists");
-                    return Err(Error::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message));
-                }
-                if self.prepared.len() >= NAMES_MAX {
-                    return Err(too_many("prepared statements"));
-                }
                 let types = types.iter().map(|t| millpond_sql::types::sql_type(t).map(Some)).collect::<Result<Vec<_>>>()?;
                 let bound = self.bind(Some(millpond_sql::Statement::clone(statement)), &types)?;
-                self.prepared.insert(name.clone(), bound);
+                self.name(name.clone(), bound)?;
                 Ok(Response::command("PREPARE"))
             }
             StatementKind::Execute { name, arguments } => {
@@ -132,7 +125,7 @@ impl Session {
                 if bound.params.len() > parameters.len() {
                     return Err(Error::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${}", parameters.len() + 1)));
                 }
-                let schema = client_schema(&bound.columns);
+                let schema = client_schema(&bound.columns, scope.zone);
                 let (runner, plan, view) = self.prepare_query(bound, parameters, &scope).await?;
                 let rows = runner.stream(plan, &view).await?;
                 // The time limit is of each FETCH, not of the cursor's life.
@@ -161,6 +154,29 @@ impl Session {
         }
     }
 
+    /// The statement that a name stands for: of PREPARE, or of the protocol's Parse.
+    pub fn statement_named(&self, name: &str) -> Option<Arc<Statement>> {
+        self.prepared.get(name).cloned()
+    }
+
+    /// Gives a prepared statement a name.
+    pub fn name(&mut self, name: String, statement: Arc<Statement>) -> Result<()> {
+        if self.prepared.contains_key(&name) {
+            let message = format!("prepared statement \"{name}\" already exists");
+            return Err(Error::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message));
+        }
+        if self.prepared.len() >= NAMES_MAX {
+            return Err(too_many("prepared statements"));
+        }
+        self.prepared.insert(name, statement);
+        Ok(())
+    }
+
+    /// A name stands for nothing any more, if it did.
+    pub fn forget(&mut self, name: &str) {
+        self.prepared.remove(name);
+    }
+
     fn discard(&mut self, what: DiscardKind) -> Result<Response> {
         match what {
             DiscardKind::All => {
@@ -179,7 +195,7 @@ impl Session {
     }
 
     pub(crate) fn named_statement(&self, name: &str) -> Result<Arc<Statement>> {
-        self.prepared.get(name).cloned().ok_or_else(|| no_statement(name))
+        self.statement_named(name).ok_or_else(|| no_statement(name))
     }
 
     /// The value of a constant expression, as an array of one row.

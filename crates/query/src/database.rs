@@ -1,6 +1,7 @@
 //! [`Database`]: what all sessions share, and how it comes back after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -73,7 +74,7 @@ pub struct Startup {
     /// The number that `pg_backend_pid()` returns.
     pub process_id: i32,
     /// Its address, where it has one.
-    pub client: Option<String>,
+    pub client: Option<SocketAddr>,
 }
 
 /// The catalog at one moment.

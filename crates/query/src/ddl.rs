@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
+use millpond_common::text::zone::Zone;
 use millpond_common::{Delta, Error, JobId, RelationId, Result, SqlState};
 use millpond_engine::Engine;
 use millpond_sql::catalog::{Relation, undefined_schema};
@@ -138,7 +139,7 @@ impl Session {
                     ));
                 }
                 let bound = scope.planner().plan_query(query, &[])?;
-                let new = table_of(client_schema(&bound.columns), create, &scope)?;
+                let new = table_of(client_schema(&bound.columns, Zone::UTC), create, &scope)?;
                 let (runner, plan, view) = self.prepare_query(bound, &[], &scope).await?;
                 let (_, batches) = runner.collect(plan, &view).await?;
                 let batches = batches.iter().map(|b| conform(b, &new.columns)).collect::<Result<Vec<_>>>()?;

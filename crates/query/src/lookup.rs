@@ -9,6 +9,7 @@ use arrow_schema::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use millpond_common::text::zone::Zone;
 use millpond_common::{RelationId, Result};
 use millpond_sql::{BoundQuery, Catalog, RelationRef, RelationSource};
 use millpond_state::ReadView;
@@ -45,7 +46,7 @@ struct Shape<'a> {
 
 impl Lookup {
     /// What a bound query does, if it is this and nothing else.
-    pub fn of(query: &BoundQuery, catalog: &Catalog) -> Option<Lookup> {
+    pub fn of(query: &BoundQuery, catalog: &Catalog, zone: Zone) -> Option<Lookup> {
         let Shape { relation, columns, equal } = shape(&query.plan)?;
         let spec = catalog.get(relation)?.spec()?;
         let key = spec.key.as_ref().filter(|key| !key.is_empty() && key.len() == equal.len())?;
@@ -54,7 +55,7 @@ impl Lookup {
             operand(expr, spec.schema.field(*column).data_type())
         };
         let operands = key.iter().map(operand).collect::<Option<Vec<_>>>()?;
-        let schema = client_schema(&query.columns);
+        let schema = client_schema(&query.columns, zone);
         let types_agree =
             |(field, column): (&Arc<arrow_schema::Field>, &usize)| field.data_type() == spec.schema.field(*column).data_type();
         if columns.len() != schema.fields().len() || !schema.fields().iter().zip(&columns).all(types_agree) {
@@ -172,7 +173,7 @@ mod tests {
 
     async fn run(session: &mut Session, sql: &str, parameters: Vec<ArrayRef>) -> (bool, String) {
         let statement = session.prepare(sql, &[]).await.unwrap();
-        let key = PlanKey { version: session.database.catalog().1, search_path: session.search_path() };
+        let key = PlanKey { version: session.database.catalog().1, search_path: session.search_path(), zone: session.zone() };
         let found = statement.cached_lookup(|| key).is_some_and(|l| l.keys(&parameters).is_some());
         let mut text = vec![];
         if let Response::Rows { mut rows, schema, .. } = session.execute(&statement, parameters, false).await.unwrap() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow_schema::SchemaRef;
+use millpond_common::text::zone::Zone;
 use millpond_common::{Error, Result, SqlState, SqlType};
 use millpond_sql::statement::ShowKind;
 use millpond_sql::{BoundQuery, Catalog, RelationKind, StatementKind};
@@ -52,6 +53,8 @@ pub(crate) struct PlanKey {
     pub version: u64,
     /// Where names are looked up.
     pub search_path: Vec<String>,
+    /// What moments without one are in.
+    pub zone: Zone,
 }
 
 impl Statement {
@@ -157,8 +160,13 @@ impl Statement {
     pub(crate) fn keep_plan(&self, key: PlanKey, plan: &BoundQuery, catalog: &Catalog) {
         let view_is_timely = |r: &millpond_sql::catalog::Relation| matches!(&r.kind, RelationKind::View { sql, .. } if is_timely(sql));
         if self.bound && !is_timely(self.text()) && !catalog.relations().any(view_is_timely) {
+<<<<<<< HEAD
             let lookup = Lookup::of(plan, catalog).map(Arc::new);
             *self.plan.lock() = Some(Kept { key, plan: plan.clone(), lookup, ready: Ready::Unknown });
+=======
+            let lookup = Lookup::of(plan, catalog, key.zone).map(Arc::new);
+            *self.plan.lock() = Some(Kept { key, plan: plan.clone(), lookup });
+>>>>>>> main
         }
     }
 

@@ -23,7 +23,7 @@ use crate::error::from_datafusion;
 use crate::execution::{Execution, Slot, with_slot, with_types};
 use crate::prepared::Statement;
 use crate::read::magnitude;
-use crate::response::{client_schema, parameter_values};
+use crate::response::parameter_values;
 use crate::select::{Runner, user_relations};
 
 /// A physical plan for many executions.
@@ -62,8 +62,8 @@ impl ReadyPlan {
 }
 
 impl Runner {
-    /// The plan of a prepared query for all its executions; `None` if each has to be planned for itself.
-    pub(crate) async fn ready(&self, query: &BoundQuery, view: &ReadView) -> Result<Option<ReadyPlan>> {
+    /// The plan of a prepared query with these columns for all its executions; `None` if each has to be planned for itself.
+    pub(crate) async fn ready(&self, query: &BoundQuery, schema: &SchemaRef, view: &ReadView) -> Result<Option<ReadyPlan>> {
         if !is_the_same_each_time(&query.plan, view) {
             return Ok(None);
         }
@@ -74,7 +74,7 @@ impl Runner {
         let relations = user_relations(&query.plan)?.into_iter();
         let relations = relations.filter_map(|id| Some((view.spec(id)?, magnitude(view.row_estimate(id))))).collect();
         let parameters = query.params.iter().map(|p| p.arrow()).collect();
-        Ok(Some(ReadyPlan { plan, slot, parameters, relations, schema: client_schema(&query.columns) }))
+        Ok(Some(ReadyPlan { plan, slot, parameters, relations, schema: Arc::clone(schema) }))
     }
 
     async fn open_ended(&self, query: &BoundQuery, view: &ReadView, slot: &Arc<Slot>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -246,11 +246,12 @@ mod tests {
     ];
 
     /// What happens to the rows between executions, and what that does to the plans that are kept.
-    const HISTORY: [&str; 12] = [
+    const HISTORY: [&str; 13] = [
         "SELECT 1",
         "INSERT INTO t VALUES (1000, 'g1', 6, 2.3), (-5, 'new', NULL, NULL)",
         "DELETE FROM t WHERE a IN (3, 5)",
         "CHECKPOINT",
+        "SET timezone = 'America/New_York'",
         "BEGIN",
         "UPDATE t SET v = v + 1 WHERE a < 8",
         "ROLLBACK",
@@ -333,7 +334,7 @@ mod tests {
                 for (sql, prepared, parameters, kept) in &queries {
                     for texts in parameters.iter().chain(*parameters) {
                         let [once, anew] = prepared.as_slice() else { panic!("two statements") };
-                        let key = PlanKey { version: session.database.catalog().1, search_path: session.search_path() };
+                        let key = PlanKey { version: session.database.catalog().1, search_path: session.search_path(), zone: session.zone() };
                         anew.keep_ready(&key, None);
                         let values = values(once, texts);
                         if session.in_block() {

@@ -7,6 +7,7 @@ use arrow_schema::{Field, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use millpond_common::text::zone::Zone;
 use millpond_common::{Result, SqlState, SqlType};
 
 use crate::cancel::Limits;
@@ -96,9 +97,12 @@ pub fn text_schema(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(names.iter().map(|n| SqlType::Text.field(n, true)).collect::<Vec<_>>()))
 }
 
-/// Columns as a client is told of them. NULL is always possible: nullability is the planner's guess.
-pub fn client_schema(schema: &SchemaRef) -> SchemaRef {
-    let fields = schema.fields().iter().map(|f| Arc::new(Field::clone(f).with_nullable(true)));
+/// Columns as a client is told of them, moments shown in its zone. NULL is always possible: nullability is the planner's guess.
+pub fn client_schema(schema: &SchemaRef, zone: Zone) -> SchemaRef {
+    let fields = schema.fields().iter().map(|f| {
+        let shown = zone.shown(f.data_type());
+        Arc::new(Field::clone(f).with_nullable(true).with_data_type(shown))
+    });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 

@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::prelude::SessionContext;
 use millpond_common::settings::{self, Scope as SettingScope, Settings};
+use millpond_common::text::zone::Zone;
 use millpond_common::{Error, Result, SqlState, SqlType};
 use millpond_sql::{Catalog, Planner, SavedCatalogs, StatementKind};
 use millpond_state::ReadView;
@@ -83,6 +84,7 @@ pub(crate) struct Scope {
     pub limits: Limits,
     user: String,
     pub now: DateTime<Utc>,
+    pub zone: Zone,
     context: Arc<SessionContext>,
     database: Arc<Database>,
     database_name: String,
@@ -103,6 +105,7 @@ impl Scope {
             user: self.user.clone(),
             database: self.database_name.clone(),
             now: self.now,
+            zone: self.zone,
             saved: Some(self),
             at: None,
         }
@@ -335,6 +338,11 @@ impl Session {
         }
     }
 
+    /// The time zone in which moments are shown and read.
+    pub fn zone(&self) -> Zone {
+        self.settings.zone()
+    }
+
     /// Settings that clients are told of and whose value changed since the last call.
     pub fn parameter_status_changes(&mut self) -> Vec<(String, String)> {
         if let Err(error) = self.apply_changes() {
@@ -408,6 +416,7 @@ impl Session {
             limits: self.limits(),
             user: self.user.clone(),
             now: self.block.as_ref().map_or_else(Utc::now, |b| b.started),
+            zone: self.settings.zone(),
             context: Arc::clone(&self.context),
             database: Arc::clone(&self.database),
             database_name: self.database_name.clone(),

@@ -52,11 +52,11 @@ impl Session {
         scope: &Scope,
     ) -> Result<Response> {
         let bound = bind_query(statement, query, &statement.parameters, scope)?;
-        let schema = client_schema(&bound.columns);
+        let schema = client_schema(&bound.columns, scope.zone);
         statement.check_columns(&schema)?;
         let key = plan_key(scope);
         if self.saved.is_none() && statement.wants_ready(&key) {
-            let ready = self.runner(scope).ready(&bound, &self.database.store.read_view()).await?;
+            let ready = self.runner(scope).ready(&bound, &schema, &self.database.store.read_view()).await?;
             statement.keep_ready(&key, ready);
             if let Some(response) = self.run_ready(statement, parameters).await? {
                 return Ok(response);
@@ -70,7 +70,7 @@ impl Session {
     /// A prepared SELECT of a row by its key; `None` if the statement is another one, or has to be planned first.
     pub(crate) async fn look_up(&mut self, statement: &Statement, parameters: &[ArrayRef]) -> Result<Option<Response>> {
         let (catalog, version) = self.database.catalog();
-        let key = || PlanKey { version, search_path: self.search_path() };
+        let key = || PlanKey { version, search_path: self.search_path(), zone: self.zone() };
         let Some(lookup) = statement.cached_lookup(key).filter(|_| self.saved.is_none()) else { return Ok(None) };
         let Some(keys) = lookup.keys(parameters).transpose()? else { return Ok(None) };
         match self.look_up_row(&lookup, &keys, &catalog).await {
@@ -93,7 +93,7 @@ impl Session {
     /// A prepared query whose physical plan is kept; `None` if it has to be planned first.
     pub(crate) async fn run_ready(&mut self, statement: &Arc<Statement>, parameters: &[ArrayRef]) -> Result<Option<Response>> {
         let (catalog, version) = self.database.catalog();
-        let key = || PlanKey { version, search_path: self.search_path() };
+        let key = || PlanKey { version, search_path: self.search_path(), zone: self.zone() };
         let Some(lent) = statement.lend(key, parameters).filter(|_| self.saved.is_none()) else { return Ok(None) };
         match self.execute_ready(lent, parameters, &catalog).await {
             Ok(found) => Ok(found.map(|(schema, rows)| Response::Rows { schema, rows, tag: statement.tag.into() })),
@@ -178,7 +178,7 @@ impl Session {
         }
         match result.returning {
             Some((schema, batches)) => {
-                let schema = client_schema(&schema);
+                let schema = client_schema(&schema, self.zone());
                 let batches = batches.iter().map(|b| conform(b, &schema)).collect::<Result<Vec<_>>>()?;
                 // The number of rows is told when they have been sent.
                 let tag = result.tag.rsplit_once(' ').map_or(result.tag.as_str(), |(tag, _)| tag);
@@ -196,11 +196,11 @@ impl Session {
             StatementKind::Query(query) => {
                 let bound = scope.planner().plan_query(query, types)?;
                 statement.keep_plan(plan_key(&scope), &bound, &scope.catalog);
-                Ok((bound.params, Some(client_schema(&bound.columns))))
+                Ok((bound.params, Some(client_schema(&bound.columns, scope.zone))))
             }
             kind @ (StatementKind::Insert(_) | StatementKind::Update(_) | StatementKind::Delete(_)) => {
                 let (parameters, columns) = dml::describe(&scope.planner(), &scope.catalog, kind, types)?;
-                Ok((parameters, columns.map(|c| client_schema(&c))))
+                Ok((parameters, columns.map(|c| client_schema(&c, scope.zone))))
             }
             StatementKind::Explain { .. } | StatementKind::ExplainCreateMaterializedView(_) => {
                 Ok((vec![], Some(text_schema(&["QUERY PLAN"]))))
@@ -260,7 +260,7 @@ fn bind_query(statement: &Statement, query: &ast::Query, parameters: &[SqlType],
 }
 
 fn plan_key(scope: &Scope) -> PlanKey {
-    PlanKey { version: scope.version, search_path: scope.search_path.clone() }
+    PlanKey { version: scope.version, search_path: scope.search_path.clone(), zone: scope.zone }
 }
 
 fn with_parameters(plan: LogicalPlan, parameters: &[ArrayRef]) -> Result<LogicalPlan> {

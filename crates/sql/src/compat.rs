@@ -17,9 +17,7 @@ use sqlparser::ast::{
     AccessExpr, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, VisitMut,
     VisitorMut,
 };
-use sqlparser::ast::{
-    DataType, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, TimezoneInfo, Value, visit_relations,
-};
+use sqlparser::ast::{DataType, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Value, visit_relations};
 
 /// Rewrites `statement` in place.
 pub fn rewrite(statement: &mut Statement) {
@@ -217,7 +215,7 @@ impl VisitorMut for Rewriter {
             }
             Expr::Function(f) => {
                 strip_schema(&mut f.name, true);
-                if let Some(replacement) = subqueries::array(f) {
+                if let Some(replacement) = casts::local_time(f).or_else(|| subqueries::array(f)) {
                     *expr = replacement;
                 }
             }
@@ -230,8 +228,6 @@ impl VisitorMut for Rewriter {
             Expr::Identifier(name) if name.quote_style.is_none() => match name.value.to_ascii_lowercase().as_str() {
                 "current_role" => *expr = call("current_user", vec![]),
                 "current_schema" => *expr = call("current_schema", vec![]),
-                "localtimestamp" => *expr = casts::cast(call("now", vec![]), DataType::Timestamp(None, TimezoneInfo::None)),
-                "localtime" => *expr = casts::cast(call("now", vec![]), DataType::Time(None, TimezoneInfo::None)),
                 _ => {}
             },
             Expr::Subquery(query) if self.system => {

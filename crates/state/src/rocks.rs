@@ -79,6 +79,8 @@ impl Rocks {
             self.keep_files()?;
             let set = self.set_options(tuning);
             if self.db.property_int_value("rocksdb.background-errors").map_err(storage_error)? != Some(0) {
+                // A write says what it was.
+                self.write_synced(WriteBatch::default())?;
                 return Err(Error::new(SqlState::IO_ERROR, "storage has failed in the background, its settings stay as they are"));
             }
             self.db.enable_file_deletions().map_err(storage_error)?;

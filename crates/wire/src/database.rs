@@ -10,6 +10,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use millpond_common::text::zone::Zone;
 use millpond_common::{Result, SqlType};
 
 use crate::cancel::CancelHandle;
@@ -54,6 +55,15 @@ pub trait Session: Send {
     /// parameters. An empty text is a valid statement; executing it gives [`Response::Empty`].
     async fn prepare(&mut self, sql: &str, parameter_types: &[Option<SqlType>]) -> Result<Arc<dyn Statement>>;
 
+    /// The statement that a name stands for: the session's one space of names for PREPARE and the protocol's Parse.
+    fn named(&self, name: &str) -> Option<Arc<dyn Statement>>;
+
+    /// Gives a prepared statement a name, which must not stand for another.
+    fn name(&mut self, name: String, statement: &Arc<dyn Statement>) -> Result<()>;
+
+    /// A name stands for nothing any more, if it did.
+    fn forget(&mut self, name: &str);
+
     /// Runs a statement. `parameters` are one-row arrays of the statement's parameter types.
     ///
     /// With `in_implicit_block` other statements share its transaction, up to [`Session::finish_implicit`]:
@@ -66,6 +76,11 @@ pub trait Session: Send {
 
     /// Where the session stands, for ReadyForQuery.
     fn transaction_status(&self) -> TransactionStatus;
+
+    /// The time zone of texts that name none.
+    fn zone(&self) -> Zone {
+        Zone::UTC
+    }
 
     /// How long the session may wait for the next statement as it stands now: `None` = as long as it takes.
     fn patience(&self) -> Option<Duration> {

@@ -19,13 +19,13 @@ use crate::rows::{Portion, Rows};
 use crate::text;
 use crate::text::decode::ColumnBuilder;
 
-/// How many prepared statements, and how many portals, a session may hold.
+/// How many portals a session may hold.
 const NAMES_MAX: usize = 10_000;
 
-/// A session's prepared statements and portals, by name; the unnamed ones have the empty name.
+/// A session's portals by name (the unnamed one has the empty name), and its unnamed statement.
 #[derive(Default)]
 pub(crate) struct Prepared {
-    statements: HashMap<String, Arc<dyn Statement>>,
+    unnamed: Option<Arc<dyn Statement>>,
     pub(crate) portals: HashMap<String, Portal>,
     /// Whether anything was executed since the last Sync.
     pub(crate) executed: bool,
@@ -34,18 +34,8 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// A simple query ends the unnamed statement and portal.
     pub(crate) fn forget_unnamed(&mut self) {
-        self.statements.remove("");
+        self.unnamed = None;
         self.portals.remove("");
-    }
-
-    fn statement(&self, name: &str) -> Result<Arc<dyn Statement>> {
-        self.statements.get(name).cloned().ok_or_else(|| {
-            let message = match name {
-                "" => "unnamed prepared statement does not exist".to_string(),
-                name => format!("prepared statement \"{name}\" does not exist"),
-            };
-            Error::new(SqlState::INVALID_SQL_STATEMENT_NAME, message)
-        })
     }
 }
 
@@ -69,6 +59,17 @@ fn no_portal(name: &str) -> Error {
 }
 
 impl Connection {
+    fn statement(&self, name: &str) -> Result<Arc<dyn Statement>> {
+        let found = if name.is_empty() { self.prepared.unnamed.clone() } else { self.session.named(name) };
+        found.ok_or_else(|| {
+            let message = match name {
+                "" => "unnamed prepared statement does not exist".to_string(),
+                name => format!("prepared statement \"{name}\" does not exist"),
+            };
+            Error::new(SqlState::INVALID_SQL_STATEMENT_NAME, message)
+        })
+    }
+
     /// Handles Parse, Bind, Describe, Execute or Close.
     pub(crate) async fn extended(&mut self, message: FrontendMessage) -> Result<(), Fault> {
         match message {
@@ -79,7 +80,8 @@ impl Connection {
             FrontendMessage::Execute { portal, rows_max } => self.execute_portal(portal, rows_max).await,
             FrontendMessage::Close { target, name } => {
                 match target {
-                    Target::Statement => drop(self.prepared.statements.remove(&name)),
+                    Target::Statement if name.is_empty() => self.prepared.unnamed = None,
+                    Target::Statement => self.session.forget(&name),
                     Target::Portal => drop(self.prepared.portals.remove(&name)),
                 }
                 self.io.output.close_complete();
@@ -92,23 +94,21 @@ impl Connection {
     async fn parse(&mut self, name: String, sql: &Bytes, parameter_types: &[u32]) -> Result<(), Fault> {
         self.io.cancel.reset();
         if name.is_empty() {
-            self.prepared.statements.remove("");
-        } else if self.prepared.statements.contains_key(&name) {
-            let message = format!("prepared statement \"{name}\" already exists");
-            return Err(Error::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message).into());
-        } else if self.prepared.statements.len() >= NAMES_MAX {
-            return Err(too_many("prepared statements").into());
+            self.prepared.unnamed = None;
         }
         let sql = text::utf8(sql)?;
         let types = parameter_types.iter().map(|oid| parameter_type(*oid)).collect::<Result<Vec<_>>>()?;
         let statement = self.io.during(self.session.prepare(sql, &types)).await??;
-        self.prepared.statements.insert(name, statement);
+        match name.is_empty() {
+            true => self.prepared.unnamed = Some(statement),
+            false => self.session.name(name, &statement)?,
+        }
         self.io.output.parse_complete();
         Ok(())
     }
 
     fn bind(&mut self, bind: Bind) -> Result<()> {
-        let statement = self.prepared.statement(&bind.statement)?;
+        let statement = self.statement(&bind.statement)?;
         if !bind.portal.is_empty() {
             if self.prepared.portals.contains_key(&bind.portal) {
                 return Err(Error::new(SqlState::DUPLICATE_CURSOR, format!("cursor \"{}\" already exists", bind.portal)));
@@ -131,8 +131,8 @@ impl Connection {
         }
         let binary = formats(&bind.parameter_formats, given)?;
         let values = bind.parameters.iter().zip(types).zip(binary).enumerate();
-        let parameters =
-            values.map(|(i, ((value, sql), binary))| parameter(i, value.as_deref(), sql, binary)).collect::<Result<Vec<_>>>()?;
+        let read = || values.map(|(i, ((value, sql), binary))| parameter(i, value.as_deref(), sql, binary)).collect::<Result<Vec<_>>>();
+        let parameters = self.session.zone().during(read)?;
         let columns = statement.columns().map_or(0, |c| c.fields().len());
         if !matches!(bind.result_formats.len(), 0 | 1) && bind.result_formats.len() != columns {
             return Err(violation(format!(
@@ -147,7 +147,7 @@ impl Connection {
     }
 
     fn describe_statement(&mut self, name: &str) -> Result<()> {
-        let statement = self.prepared.statement(name)?;
+        let statement = self.statement(name)?;
         let columns = statement.columns().map(|schema| row_description(&schema, |_| false)).transpose()?;
         self.io.output.parameter_description(statement.parameters().iter().map(oid).collect());
         match columns {

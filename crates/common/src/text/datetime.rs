@@ -4,6 +4,7 @@ use crate::{Error, Result, SqlState};
 use bytes::{BufMut, BytesMut};
 
 use super::number::put_unsigned;
+use super::zone::Zone;
 use super::{INVALID_DATETIME_FORMAT, shorten};
 
 /// Microseconds in a day.
@@ -78,16 +79,38 @@ pub(super) fn put_clock(out: &mut BytesMut, hours: i64, minutes: i64, seconds: i
     }
 }
 
-/// Appends a timestamp given in microseconds since 1970-01-01; with `utc`, followed by `+00`.
-pub fn put_timestamp(out: &mut BytesMut, microseconds: i64, utc: bool) {
-    let before_christ = put_civil(out, microseconds.div_euclid(DAY_US));
+/// Appends a timestamp given in microseconds since 1970-01-01; a moment as clocks of its zone show it, with their offset.
+pub fn put_timestamp(out: &mut BytesMut, microseconds: i64, zone: Option<Zone>) {
+    let offset = zone.map_or(0, |z| z.offset(microseconds));
+    let shown = microseconds.saturating_add(i64::from(offset) * SECOND_US);
+    let before_christ = put_civil(out, shown.div_euclid(DAY_US));
     out.put_u8(b' ');
-    put_time(out, microseconds.rem_euclid(DAY_US));
-    if utc {
-        out.put_slice(b"+00");
+    put_time(out, shown.rem_euclid(DAY_US));
+    if zone.is_some() {
+        put_offset(out, offset);
     }
     if before_christ {
         out.put_slice(b" BC");
+    }
+}
+
+/// Seconds east of Greenwich as a text.
+pub fn offset_text(seconds: i32) -> String {
+    let mut out = BytesMut::new();
+    put_offset(&mut out, seconds);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Appends seconds east of Greenwich: `+02`, `-03:30`.
+pub fn put_offset(out: &mut BytesMut, seconds: i32) {
+    out.put_u8(if seconds < 0 { b'-' } else { b'+' });
+    let seconds = u128::from(seconds.unsigned_abs());
+    put_unsigned(out, seconds / 3600, 2);
+    for (part, rest) in [(seconds / 60 % 60, seconds % 3600), (seconds % 60, seconds % 60)] {
+        if rest != 0 {
+            out.put_u8(b':');
+            put_unsigned(out, part, 2);
+        }
     }
 }
 
@@ -120,15 +143,18 @@ pub fn parse_time(text: &str) -> Result<i64> {
 }
 
 /// Reads a timestamp, in microseconds since 1970-01-01. Without time zone, an offset in the text is ignored;
-/// with time zone, the result is in UTC, and so is a text without offset.
+/// with time zone, the result is in UTC, and a text without offset is in the [current zone](Zone::current).
 pub fn parse_timestamp(text: &str, with_zone: bool) -> Result<i64> {
     let name = if with_zone { "timestamp with time zone" } else { "timestamp" };
     let parts = parse(text).map_err(|bad| error(bad, name, text))?;
     let days = parts.days.ok_or_else(|| error(Bad::Syntax, name, text))?;
-    let offset = if with_zone { parts.offset.unwrap_or(0) } else { 0 };
     days.checked_mul(DAY_US)
         .and_then(|us| us.checked_add(parts.time.unwrap_or(0)))
-        .and_then(|us| us.checked_sub(offset * SECOND_US))
+        .and_then(|us| match parts.offset {
+            _ if !with_zone => Some(us),
+            Some(offset) => us.checked_sub(offset * SECOND_US),
+            None => Zone::current().moment(us),
+        })
         .filter(|us| *us >= FIRST_DAY * DAY_US)
         .ok_or_else(|| Error::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("timestamp out of range: \"{}\"", shorten(text))))
 }
@@ -342,7 +368,7 @@ mod tests {
         assert_eq!(text(|o| put_time(o, parse_time("1:02 PM").unwrap())), "13:02:00");
         assert!(parse_time("25:00:00").is_err() && parse_time("10:61").is_err() && parse_time("2024-01-01").is_err());
         for t in ["2024-01-01 00:00:00", "1969-12-31 23:59:59.5", "0044-03-15 12:00:00 BC"] {
-            assert_eq!(text(|o| put_timestamp(o, parse_timestamp(t, false).unwrap(), false)), t);
+            assert_eq!(text(|o| put_timestamp(o, parse_timestamp(t, false).unwrap(), None)), t);
         }
         let cases = [
             ("2024-01-01", "2024-01-01 00:00:00+00"),
@@ -354,7 +380,7 @@ mod tests {
             ("epoch", "1970-01-01 00:00:00+00"),
         ];
         for (t, same) in cases {
-            assert_eq!(text(|o| put_timestamp(o, parse_timestamp(t, true).unwrap(), true)), same, "{t}");
+            assert_eq!(text(|o| put_timestamp(o, parse_timestamp(t, true).unwrap(), Some(Zone::UTC))), same, "{t}");
         }
         assert_eq!(parse_timestamp("2024-01-01 12:00:00+02", false).unwrap(), parse_timestamp("2024-01-01 12:00:00", false).unwrap());
         assert!(parse_timestamp("999999-01-01", false).is_err());

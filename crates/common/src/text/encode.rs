@@ -24,7 +24,7 @@ impl Column {
             Values::Bytea(v) => scalar::put_bytea(out, v.value(row)),
             Values::Date(v) => datetime::put_date(out, v.value(row)),
             Values::Time(v) => datetime::put_time(out, v.value(row)),
-            Values::Timestamp { values, utc } => datetime::put_timestamp(out, values.value(row), *utc),
+            Values::Timestamp { values, zone } => datetime::put_timestamp(out, values.value(row), *zone),
             Values::Interval(v) => interval::put_interval(out, v.value(row)),
             Values::List { values, item } => {
                 let offsets = values.value_offsets();

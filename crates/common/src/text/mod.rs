@@ -4,6 +4,7 @@
 //! - [`decode`]: text to columns ([`decode::from_text`], [`decode::ColumnBuilder`])
 //! - [`number`], [`datetime`], [`interval`], [`mod@array`], [`json`], [`scalar`]: one kind of value each
 //! - [`json_path`]: parts of JSON
+//! - [`zone`]: time zones
 
 pub mod array;
 pub mod datetime;
@@ -14,6 +15,7 @@ pub mod json;
 pub mod json_path;
 pub mod number;
 pub mod scalar;
+pub mod zone;
 
 use crate::{Error, SqlState};
 

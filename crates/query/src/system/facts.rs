@@ -1,5 +1,6 @@
 //! The database as PostgreSQL's catalog would describe it: what the system relations and functions are computed from.
 
+use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
@@ -142,8 +143,8 @@ pub struct SessionInfo {
     pub database: String,
     /// The name that the client gave itself.
     pub application: String,
-    /// The client's address, without the port.
-    pub client: Option<String>,
+    /// Where the client is.
+    pub client: Option<SocketAddr>,
     /// When it connected.
     pub connected: SystemTime,
     /// `active`, `idle`, `idle in transaction`.

@@ -2,7 +2,8 @@
 //! number and print as its name.
 
 use sqlparser::ast::{
-    Array, BinaryOperator, CastKind, DataType, Expr, Ident, Interval, ObjectName, ObjectNamePart, Select, SelectItem, TypedString, Value,
+    Array, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArguments, Ident, Interval, ObjectName, ObjectNamePart, Select,
+    SelectItem, TimezoneInfo, TypedString, Value,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -26,6 +27,19 @@ const REG: &[&str] = &[
 
 pub(super) fn cast(expr: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+/// `localtimestamp` and `localtime`.
+pub(super) fn local_time(function: &Function) -> Option<Expr> {
+    if !matches!(function.args, FunctionArguments::None) {
+        return None;
+    }
+    let of = match name_parts(&function.name).as_slice() {
+        [name] if name == "localtimestamp" => DataType::Timestamp(None, TimezoneInfo::None),
+        [name] if name == "localtime" => DataType::Time(None, TimezoneInfo::None),
+        _ => return None,
+    };
+    Some(cast(call("now", vec![]), of))
 }
 
 /// The name of a type that is written as a plain or `pg_catalog`-qualified name.
@@ -256,9 +270,8 @@ fn is_rewritten(expr: &Expr) -> bool {
         Expr::Cast { expr, data_type, .. } => custom_name(data_type).is_some() || is_rewritten(expr),
         Expr::TypedString(t) => custom_name(&t.data_type).is_some(),
         Expr::Subquery(_) => true,
-        Expr::Function(f) => name_parts(&f.name).len() > 1 || matches!(f.args, sqlparser::ast::FunctionArguments::Subquery(_)),
+        Expr::Function(f) => name_parts(&f.name).len() > 1 || matches!(f.args, FunctionArguments::Subquery(_)) || local_time(f).is_some(),
         Expr::Collate { .. } => true,
-        Expr::Identifier(i) => i.quote_style.is_none() && ["localtimestamp", "localtime"].iter().any(|n| i.value.eq_ignore_ascii_case(n)),
         _ => false,
     }
 }

@@ -8,6 +8,7 @@ use datafusion::common::ScalarValue;
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, Volatility, lit};
+use millpond_common::text::zone::Zone;
 use millpond_common::text::{decode, encode};
 use millpond_common::{Error, Result, SqlState, SqlType};
 use sqlparser::dialect::PostgreSqlDialect;
@@ -15,9 +16,11 @@ use sqlparser::parser::Parser;
 
 use super::{Function, call, external, field, mismatch};
 
-/// A text read as a type: `from_text(expr, 'type')`.
+/// A text read as a type: `from_text(expr, 'type')`. Moments that name no zone are in the current one:
+/// `from_text(expr, 'timestamp with time zone', 'zone')`.
 pub(crate) fn from_text(expr: Expr, to: &SqlType) -> Expr {
-    call(from_text_function(), vec![expr, lit(to.name())])
+    let zone = Some(Zone::current()).filter(|zone| !zone.is_utc() && *to == SqlType::TimestampTz);
+    call(from_text_function(), [expr, lit(to.name())].into_iter().chain(zone.map(|zone| lit(zone.name()))).collect())
 }
 
 /// A value as text: `to_text(expr)`.
@@ -39,12 +42,16 @@ pub(crate) fn literal(text: &str, of: &SqlType) -> Result<Expr> {
 
 pub(super) fn from_text_function() -> Arc<ScalarUDF> {
     fn coerce(types: &[DataType]) -> DfResult<Vec<DataType>> {
-        if types.len() == 2 { Ok(vec![DataType::Utf8; 2]) } else { Err(mismatch("from_text", types)) }
+        if matches!(types.len(), 2 | 3) { Ok(vec![DataType::Utf8; types.len()]) } else { Err(mismatch("from_text", types)) }
     }
     fn invoke(args: &ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         let to = SqlType::of(&args.return_field);
+        let zone = match args.args.get(2) {
+            Some(ColumnarValue::Scalar(ScalarValue::Utf8(Some(name)))) => Zone::named(name).map_err(external)?,
+            _ => Zone::UTC,
+        };
         // A bare NULL may come after types were coerced.
-        map(args, |array| decode::from_text(arrow::compute::cast(array, &DataType::Utf8)?.as_string(), &to))
+        zone.during(|| map(args, |array| decode::from_text(arrow::compute::cast(array, &DataType::Utf8)?.as_string(), &to)))
     }
     Function::udf("from_text", Volatility::Immutable, coerce, named_type, invoke)
 }

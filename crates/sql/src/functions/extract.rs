@@ -9,6 +9,7 @@ use chrono::{DateTime, Datelike, NaiveDateTime};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, Volatility};
 use datafusion::scalar::ScalarValue;
+use millpond_common::text::zone::Zone;
 use millpond_common::{Error, SqlState, SqlType};
 
 use super::{Function, external, field, mismatch};
@@ -86,10 +87,17 @@ fn fields(args: &ScalarFunctionArgs) -> DfResult<Vec<Option<i128>>> {
         }
         DataType::Timestamp(_, zone) => {
             let values = array.as_primitive::<TimestampMicrosecondType>();
-            let with_zone = zone.is_some();
-            each(&|row| match name.as_str() {
-                "timezone" | "timezone_hour" | "timezone_minute" if with_zone => Some(0),
-                _ => of_timestamp(&name, values.value(row)),
+            let (with_zone, zone) = (zone.is_some(), Zone::of(array.data_type()));
+            each(&|row| {
+                let moment = values.value(row);
+                let offset = zone.offset(moment);
+                match name.as_str() {
+                    "timezone" if with_zone => Some(i128::from(offset) * ONE),
+                    "timezone_hour" if with_zone => Some(i128::from(offset / 3600) * ONE),
+                    "timezone_minute" if with_zone => Some(i128::from(offset / 60 % 60) * ONE),
+                    "epoch" => Some(moment.into()),
+                    _ => of_timestamp(&name, moment.checked_add(i64::from(offset) * ONE as i64)?),
+                }
             })
         }
         DataType::Time64(_) => {

@@ -6,9 +6,9 @@ use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimestampMicrosecondType};
 use arrow_schema::{DataType, FieldRef, IntervalUnit, TimeUnit};
-use chrono::{DateTime, TimeDelta, TimeZone};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, Volatility};
+use millpond_common::text::zone;
 use millpond_common::{Error, Result, SqlState, SqlType};
 
 use super::{Function, external, field, mismatch};
@@ -71,7 +71,7 @@ fn scaled(interval: IntervalMonthDayNano, scale: impl Fn(f64) -> f64) -> Result<
 }
 
 /// `timezone(zone, time)`, which is `time AT TIME ZONE zone`: the local time of a moment, or the moment of a local time.
-pub(super) fn timezone() -> Arc<ScalarUDF> {
+pub(crate) fn timezone() -> Arc<ScalarUDF> {
     fn coerce(types: &[DataType]) -> DfResult<Vec<DataType>> {
         let time = match types {
             [_, DataType::Timestamp(_, Some(_))] => SqlType::TimestampTz,
@@ -90,7 +90,7 @@ pub(super) fn timezone() -> Arc<ScalarUDF> {
         let arrays = args.args.iter().map(|a| a.to_array(args.number_rows)).collect::<DfResult<Vec<ArrayRef>>>()?;
         let [zones, times] = arrays.as_slice() else { return Err(mismatch("timezone", &[])) };
         let is_moment = matches!(times.data_type(), DataType::Timestamp(TimeUnit::Microsecond, Some(_)));
-        let shift = if is_moment { local } else { moment };
+        let shift = if is_moment { zone::local::<Tz> } else { zone::moment::<Tz> };
         let mut last: Option<(&str, Tz)> = None;
         let shifted = zones.as_string::<i32>().iter().zip(times.as_primitive::<TimestampMicrosecondType>()).map(|pair| {
             let (Some(name), Some(time)) = pair else { return Ok(None) };
@@ -99,7 +99,7 @@ pub(super) fn timezone() -> Arc<ScalarUDF> {
                 _ => zone_named(name)?,
             };
             last = Some((name, zone));
-            shift(zone, time).map(Some).ok_or_else(|| Error::new(SqlState::DATETIME_FIELD_OVERFLOW, "timestamp out of range"))
+            shift(&zone, time).map(Some).ok_or_else(|| Error::new(SqlState::DATETIME_FIELD_OVERFLOW, "timestamp out of range"))
         });
         let shifted = shifted.collect::<Result<TimestampMicrosecondArray>>().map_err(external)?;
         Ok(ColumnarValue::Array(Arc::new(shifted.with_timezone_opt((!is_moment).then_some("UTC")))))
@@ -112,21 +112,5 @@ fn zone_named(name: &str) -> Result<Tz> {
     match name {
         _ if name.eq_ignore_ascii_case("utc") || name.eq_ignore_ascii_case("z") => "UTC".parse().map_err(unknown),
         _ => name.parse().map_err(unknown),
-    }
-}
-
-fn local(zone: Tz, time: i64) -> Option<i64> {
-    Some(DateTime::from_timestamp_micros(time)?.with_timezone(&zone).naive_local().and_utc().timestamp_micros())
-}
-
-fn moment(zone: Tz, time: i64) -> Option<i64> {
-    let naive = DateTime::from_timestamp_micros(time)?.naive_utc();
-    match zone.from_local_datetime(&naive).latest() {
-        Some(found) => Some(found.timestamp_micros()),
-        // The clock jumped over it: it is counted with the offset from before.
-        None => {
-            let before = zone.from_local_datetime(&(naive - TimeDelta::hours(3))).latest()?;
-            Some(before.timestamp_micros() + TimeDelta::hours(3).num_microseconds()?)
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod cast;
 mod checked;
+mod choice;
 mod extract;
 pub(crate) mod fault;
 mod float;
@@ -26,9 +27,10 @@ use millpond_common::{Error, SqlType};
 
 pub(crate) use cast::{from_text, literal, to_text, typed};
 pub use checked::checked;
+pub(crate) use choice::{coalesce, typed_coalesce};
 pub(crate) use extract::extract;
 pub(crate) use float::{float_divide, round_even};
-pub(crate) use interval::{interval_divide, interval_multiply};
+pub(crate) use interval::{interval_divide, interval_multiply, timezone};
 pub(crate) use json::{json_contains, json_exists, json_get, json_get_text, json_path, json_path_text};
 pub(crate) use numeric::numeric_divide;
 pub(crate) use text::to_varchar;
@@ -166,7 +168,7 @@ pub(crate) fn register(context: &SessionContext) {
         round_even(),
         interval_multiply(),
         interval_divide(),
-        interval::timezone(),
+        timezone(),
         numeric_divide(),
         numeric::modulo(),
         text::gen_random_uuid(),

@@ -10,7 +10,8 @@ use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Volatility};
 use millpond_common::SqlType;
-use millpond_common::text::encode;
+use millpond_common::text::zone::Zone;
+use millpond_common::text::{datetime, encode};
 
 use super::number_format::format_number;
 use super::{Function, external, field, mismatch};
@@ -36,6 +37,7 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
             of if of.is_numeric() => Some(encode::to_text(values, &SqlType::of(&args.arg_fields[0])).map_err(external)?),
             _ => None,
         };
+        let zone = matches!(values.data_type(), DataType::Timestamp(_, Some(_))).then(|| Zone::of(values.data_type()));
         let mut of_day = OfDay::default();
         let texts = (0..values.len()).map(|row| {
             if values.is_null(row) || patterns.is_null(row) {
@@ -43,19 +45,22 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
             }
             let pattern = patterns.value(row);
             match values.data_type() {
-                DataType::Timestamp(_, zone) => {
-                    let micros = values.as_primitive::<TimestampMicrosecondType>().value(row);
-                    of_day.text(micros, pattern, || {
-                        let time = DateTime::from_timestamp_micros(micros)?;
+                DataType::Timestamp(..) => {
+                    let moment = values.as_primitive::<TimestampMicrosecondType>().value(row);
+                    let offset = zone.map_or(0, |zone| zone.offset(moment));
+                    let shown = moment.checked_add(i64::from(offset) * 1_000_000)?;
+                    of_day.text(shown, pattern, || {
+                        let time = DateTime::from_timestamp_micros(shown)?;
                         let (day, hour) = (i64::from(time.day()), i64::from(time.hour()));
-                        Some(format_time(&Time { time: time.naive_utc(), day, hour, zoned: zone.is_some() }, pattern))
+                        let zone = zone.map(|zone| (zone.abbreviation(moment), offset));
+                        Some(format_time(&Time { time: time.naive_utc(), day, hour, zone }, pattern))
                     })
                 }
                 DataType::Interval(_) => {
                     let interval = values.as_primitive::<IntervalMonthDayNanoType>().value(row);
                     let time = DateTime::from_timestamp_micros(interval.nanoseconds / 1000)?.naive_utc();
                     let (day, hour) = (interval.days.into(), interval.nanoseconds / 3_600_000_000_000);
-                    Some(format_time(&Time { time, day, hour, zoned: false }, pattern))
+                    Some(format_time(&Time { time, day, hour, zone: None }, pattern))
                 }
                 _ => numbers.as_ref().map(|n| format_number(n.value(row), pattern)),
             }
@@ -76,7 +81,7 @@ struct OfDay {
 
 impl OfDay {
     fn text(&mut self, micros: i64, pattern: &str, make: impl FnOnce() -> Option<String>) -> Option<String> {
-        const OF_TIMES: [&str; 9] = ["HH", "MI", "MS", "SS", "US", "AM", "PM", "A.M", "P.M"];
+        const OF_TIMES: [&str; 11] = ["HH", "MI", "MS", "SS", "US", "AM", "PM", "A.M", "P.M", "TZ", "OF"];
         const DAY_US: i64 = 86_400_000_000;
         if self.pattern != pattern {
             let upper = pattern.to_uppercase();
@@ -108,7 +113,8 @@ struct Time {
     time: NaiveDateTime,
     day: i64,
     hour: i64,
-    zoned: bool,
+    /// A moment's: what it is called, and its seconds east of Greenwich.
+    zone: Option<(String, i32)>,
 }
 
 fn format_time(time: &Time, pattern: &str) -> String {
@@ -122,12 +128,12 @@ fn format_time(time: &Time, pattern: &str) -> String {
             continue;
         }
         if let Some(zone) = ["TZ", "tz", "OF"].into_iter().find(|z| rest.starts_with(z)) {
-            if time.zoned {
-                out.push_str(match zone {
-                    "TZ" => "UTC",
-                    "tz" => "utc",
-                    _ => "+00",
-                });
+            if let Some((name, offset)) = &time.zone {
+                match zone {
+                    "TZ" => out.push_str(name),
+                    "tz" => out.push_str(&name.to_lowercase()),
+                    _ => out.push_str(&datetime::offset_text(*offset)),
+                }
             }
             rest = &rest[2..];
             continue;

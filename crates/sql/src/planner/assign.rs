@@ -6,6 +6,7 @@ use datafusion::scalar::ScalarValue;
 use millpond_common::{Error, Result, SqlState, SqlType};
 
 use crate::functions;
+use crate::rewrite::zones;
 use crate::types::Family;
 
 /// A value of `from`'s type for a column of type `target`.
@@ -30,14 +31,17 @@ pub(super) fn assign(value: Expr, from: &Field, target: &SqlType, column: &str) 
         (value @ Expr::Literal(ScalarValue::Null, _), target) => cast(value, target.arrow()),
         (value, target) if source == *target && from.data_type() == &target.arrow() => value,
         (value, SqlType::Varchar(Some(_)) | SqlType::Json | SqlType::Jsonb | SqlType::Uuid) => {
-            functions::from_text(text(value, &source), target)
+            functions::from_text(text(zones::shown(value, from.data_type()), &source), target)
         }
-        (value, target) if Family::of(target) == Family::Text => text(value, &source),
+        (value, target) if Family::of(target) == Family::Text => text(zones::shown(value, from.data_type()), &source),
         (value, target) if Family::of(&source) == Family::Text => functions::from_text(value, target),
         (value, SqlType::SmallInt | SqlType::Integer | SqlType::BigInt) => {
             crate::rewrite::integer_cast(value, from.data_type(), target.arrow())
         }
-        (value, target) => cast(value, target.arrow()),
+        (value, target) => {
+            let to = target.arrow();
+            zones::converted(value.clone(), from.data_type(), &to).unwrap_or_else(|| cast(value, to))
+        }
     })
 }
 

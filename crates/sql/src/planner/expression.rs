@@ -44,6 +44,7 @@ pub(super) fn plan(
         let (_, field) = bound.to_field(&schema).map_err(from_datafusion)?;
         bound = assign::assign(bound, &field, target, &names::name_of(expr))?;
     }
+    let bound = rewrite::zones::expression(bound, &schema).map_err(from_datafusion)?;
     // Some functions, such as coalesce, only exist in simplified form; and now() is the transaction's start.
     simplifier.simplify(bound).map_err(from_datafusion)
 }

@@ -15,6 +15,7 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
+use millpond_common::text::zone::Zone;
 use millpond_common::{Error, RelationId, Result, SqlState, SqlType};
 use millpond_plan::StreamPlan;
 use sqlparser::ast;
@@ -69,6 +70,8 @@ pub struct Planner<'a> {
     pub database: String,
     /// For `now()`: the transaction's start.
     pub now: chrono::DateTime<chrono::Utc>,
+    /// The session's time zone. What a materialized view computes is in UTC, whoever made it.
+    pub zone: Zone,
     /// Savepoints that a query may name.
     pub saved: Option<&'a dyn SavedCatalogs>,
     /// The database of the savepoint whose catalog this is, inside a query of another one.
@@ -78,6 +81,10 @@ pub struct Planner<'a> {
 impl Planner<'_> {
     /// Binds a query. `params` are the declared types of `$1`, `$2`, …; missing ones are inferred.
     pub fn plan_query(&self, query: &ast::Query, params: &[Option<SqlType>]) -> Result<BoundQuery> {
+        self.zone.during(|| self.bind_query(query, params))
+    }
+
+    fn bind_query(&self, query: &ast::Query, params: &[Option<SqlType>]) -> Result<BoundQuery> {
         let mut query = query.clone();
         windows::rewrite(&mut query)?;
         let params = parameters::in_limits(&query, params);
@@ -92,7 +99,7 @@ impl Planner<'_> {
             types = parameters::types(&plan, &all)?;
         }
         let plan = self.analyze(rewrite::postgres(plan).map_err(from_datafusion)?)?;
-        let plan = with_sql_types(plan)?;
+        let plan = with_sql_types(rewrite::zones::plan(plan).map_err(from_datafusion)?)?;
         let columns = client_columns(&plan);
         Ok(BoundQuery { plan, params: types, columns, relations: provider.relations() })
     }
@@ -107,18 +114,18 @@ impl Planner<'_> {
         params: &[Option<SqlType>],
         target: Option<&SqlType>,
     ) -> Result<Expr> {
-        expression::plan(self, expr, schema, qualifier, params, target)
+        self.zone.during(|| expression::plan(self, expr, schema, qualifier, params, target))
     }
 
     /// A value assigned to a column, as INSERT and UPDATE do it: cast where PostgreSQL casts, refused with 42804
     /// where it does not. `from` is the value's field.
     pub fn assign(&self, value: Expr, from: &arrow_schema::Field, target: &SqlType, column: &str) -> Result<Expr> {
-        assign::assign(value, from, target, column)
+        self.zone.during(|| assign::assign(value, from, target, column))
     }
 
     /// Plans a view's query for the engine. `columns` rename the result's columns.
     pub fn plan_view(&self, query: &ast::Query, columns: &[ast::Ident]) -> Result<ViewPlan> {
-        let bound = self.plan_query(query, &[])?;
+        let bound = self.within(self.search_path.clone(), Zone::UTC).plan_query(query, &[])?;
         if !bound.params.is_empty() {
             return Err(
                 Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1").with_hint("A view's query cannot have parameters.")
@@ -152,22 +159,28 @@ impl Planner<'_> {
         self.context.state().optimize(&plan).map_err(from_datafusion)
     }
 
+    /// The same with other settings.
+    fn within(&self, search_path: Vec<String>, zone: Zone) -> Planner<'_> {
+        Planner {
+            catalog: self.catalog,
+            system: self.system,
+            context: Arc::clone(&self.context),
+            search_path,
+            user: self.user.clone(),
+            database: self.database.clone(),
+            now: self.now,
+            zone,
+            saved: self.saved,
+            at: self.at,
+        }
+    }
+
     /// The plan of a stored view's query, for use inside other queries.
     fn inline(&self, sql: &str, search_path: &[String], depth: usize) -> Result<LogicalPlan> {
         let mut query = crate::parse::parse_query(sql)?;
         windows::rewrite(&mut query)?;
         names::assign(&mut query);
-        let inner = Planner {
-            catalog: self.catalog,
-            system: self.system,
-            context: Arc::clone(&self.context),
-            search_path: search_path.to_vec(),
-            user: self.user.clone(),
-            database: self.database.clone(),
-            now: self.now,
-            saved: self.saved,
-            at: self.at,
-        };
+        let inner = self.within(search_path.to_vec(), self.zone);
         let provider = Provider::new(&inner, depth + 1);
         let plan = inner.bind(&query, &provider, &[])?;
         let plan = inner.analyze(rewrite::postgres(plan).map_err(from_datafusion)?)?;

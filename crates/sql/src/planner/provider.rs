@@ -21,7 +21,7 @@ use millpond_common::{Error, RelationId, Result, SqlState};
 use super::Planner;
 use super::source::{RelationRef, RelationSource};
 use crate::catalog::{RESERVED_SCHEMAS, RelationKind};
-use crate::functions::constant;
+use crate::functions::{self, constant};
 use crate::statement::Name;
 use crate::types::Types;
 
@@ -110,6 +110,7 @@ impl<'a> Provider<'a> {
             user: self.planner.user.clone(),
             database: self.planner.database.clone(),
             now: self.planner.now,
+            zone: self.planner.zone,
             saved: None,
             at: Some(database),
         };
@@ -212,6 +213,7 @@ impl ContextProvider for Provider<'_> {
                 let there = path.iter().find(|s| self.planner.catalog.schema(s).is_some());
                 Some(constant(name, there.map_or("public", |s| s.as_str())))
             }
+            "coalesce" => Some(functions::coalesce()),
             "transaction_timestamp" | "statement_timestamp" | "clock_timestamp" => self.state.scalar_functions().get("now").cloned(),
             _ => self.state.scalar_functions().get(name).cloned(),
         }

@@ -1,6 +1,7 @@
 //! Calls of functions and aggregates, and what else chooses among values.
 
 use arrow_schema::DataType;
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::expr::{AggregateFunction, Case, ScalarFunction};
@@ -41,7 +42,7 @@ pub(super) fn scalar_function(mut function: ScalarFunction, schema: &DFSchema) -
     }
     if matches!(name.as_str(), "coalesce" | "greatest" | "least") {
         let common = unify(&name.to_uppercase(), &mut function.args, schema)?;
-        return Ok(tagged(Expr::ScalarFunction(function), common));
+        return Ok(tagged(executable(Expr::ScalarFunction(function))?.data, common));
     }
     if name == "nullif"
         && let [a, b] = function.args.as_mut_slice()
@@ -71,6 +72,17 @@ pub(super) fn scalar_function(mut function: ScalarFunction, schema: &DFSchema) -
     Ok(match target {
         Some(target) => cast(call, target),
         None => call,
+    })
+}
+
+/// A call of what there is for binding only becomes one of what is executed.
+pub(super) fn executable(expr: Expr) -> DfResult<Transformed<Expr>> {
+    Ok(match expr {
+        Expr::ScalarFunction(mut function) if function.func.name() == "coalesce" => {
+            function.func = functions::typed_coalesce();
+            Transformed::yes(Expr::ScalarFunction(function))
+        }
+        other => Transformed::no(other),
     })
 }
 

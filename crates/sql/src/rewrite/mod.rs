@@ -6,10 +6,12 @@
 //! - [`casts`]: text is read and printed as the protocol does it; what has no cast is refused; a cast to an integer rounds
 //! - [`operators`]: a quoted literal takes the type of the other side; types that do not compare are refused; a quotient of
 //!   numerics keeps 16 digits; days are added to dates; the difference of timestamps has days; overflow is an error
+//! - [`zones`]: timestamptz in the session's time zone (later: on the analyzed plan)
 
 mod calls;
 mod casts;
 mod operators;
+pub(crate) mod zones;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
@@ -27,9 +29,9 @@ pub fn postgres(plan: LogicalPlan) -> DfResult<LogicalPlan> {
 
 fn node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
     match plan {
-        LogicalPlan::Limit(_) | LogicalPlan::TableScan(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::Unnest(_) => {
-            Ok(Transformed::no(plan))
-        }
+        // Its numbers are bigint.
+        LogicalPlan::Limit(_) => plan.map_expressions(|e| e.transform_up(calls::executable)),
+        LogicalPlan::TableScan(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::Unnest(_) => Ok(Transformed::no(plan)),
         LogicalPlan::Union(union) => {
             let inputs = union.inputs;
             Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)))

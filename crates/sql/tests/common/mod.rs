@@ -91,6 +91,7 @@ impl Database {
             user: "me".into(),
             database: "dev".into(),
             now: chrono::Utc::now(),
+            zone: millpond_common::text::zone::Zone::UTC,
             saved: None,
             at: None,
         }

@@ -10,6 +10,7 @@
 //! - `log`: what the protocol has called on this session since the last `log`
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -45,6 +46,7 @@ impl Database for Fake {
             changes,
             log: Mutex::default(),
             fail_commit: false,
+            named: HashMap::new(),
         }))
     }
 }
@@ -109,6 +111,7 @@ struct FakeSession {
     changes: Vec<(String, String)>,
     log: Mutex<Vec<String>>,
     fail_commit: bool,
+    named: HashMap<String, Arc<dyn Statement>>,
 }
 
 impl FakeSession {
@@ -141,6 +144,24 @@ impl Session for FakeSession {
             }
         }
         parsed(sql, parameters)
+    }
+
+    fn named(&self, name: &str) -> Option<Arc<dyn Statement>> {
+        self.named.get(name).cloned()
+    }
+
+    fn name(&mut self, name: String, statement: &Arc<dyn Statement>) -> Result<()> {
+        match self.named.contains_key(&name) {
+            true => Err(Error::new(SqlState::DUPLICATE_PREPARED_STATEMENT, format!("prepared statement \"{name}\" already exists"))),
+            false => {
+                self.named.insert(name, Arc::clone(statement));
+                Ok(())
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.named.remove(name);
     }
 
     async fn execute(&mut self, statement: &Arc<dyn Statement>, parameters: Vec<ArrayRef>, in_implicit_block: bool) -> Result<Response> {

@@ -1,5 +1,6 @@
 //! The session: who, where, since when, and its settings.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use millpond_common::{Result, SqlState, SqlType};
@@ -36,9 +37,9 @@ pub fn functions() -> Vec<Function> {
         function("pg_advisory_unlock_all", 0..=0, Text, |_| Ok("".into())).volatile(),
         function("pg_client_encoding", 0..=0, Name, |_| Ok("UTF8".into())),
         function("inet_server_port", 0..=0, Integer, nothing),
-        function("inet_client_port", 0..=0, Integer, nothing),
+        function("inet_client_port", 0..=0, Integer, |c| Ok(own_address(c).map(|a| i32::from(a.port())).into())),
         function("inet_server_addr", 0..=0, Text, nothing),
-        function("inet_client_addr", 0..=0, Text, |c| Ok(own_address(c).into())),
+        function("inet_client_addr", 0..=0, Text, |c| Ok(own_address(c).map(|a| a.ip().to_string()).into())),
     ];
     // DataFusion has no notion of users; the words without parentheses arrive here as well.
     for name in ["current_user", "session_user", "user", "current_role"] {
@@ -50,8 +51,8 @@ pub fn functions() -> Vec<Function> {
     list
 }
 
-fn own_address(c: &Call<'_>) -> Option<String> {
-    c.facts.sessions.iter().find(|s| s.pid == c.facts.pid).and_then(|s| s.client.clone())
+fn own_address(c: &Call<'_>) -> Option<SocketAddr> {
+    c.facts.sessions.iter().find(|s| s.pid == c.facts.pid).and_then(|s| s.client)
 }
 
 /// Settings of PostgreSQL that mean nothing here may be set to anything.

@@ -81,7 +81,7 @@ fn kind(s: &Setting) -> (&'static str, Option<Vec<&'static str>>) {
     match s.kind {
         Kind::Bool => ("bool", None),
         Kind::Integer | Kind::AtLeast(_) => ("integer", None),
-        Kind::Duration | Kind::Positive | Kind::Size | Kind::Text => ("string", None),
+        Kind::Duration | Kind::Positive | Kind::Size | Kind::Text | Kind::Zone => ("string", None),
         Kind::OneOf(words) => ("enum", Some(words.to_vec())),
     }
 }
@@ -90,7 +90,7 @@ pub fn pg_stat_activity(facts: &Facts, rows: &mut Rows) {
     for s in &facts.sessions {
         row!(rows;
             datid: DATABASE, datname: &s.database, pid: s.pid, usesysid: ROLE, usename: &s.user, application_name: &s.application,
-            client_addr: s.client.as_ref(), backend_start: s.connected, state: s.state, query: &s.query, backend_type: "client backend",
+            client_addr: s.client.map(|c| c.ip().to_string()), client_port: s.client.map(|c| i32::from(c.port())), backend_start: s.connected, state: s.state, query: &s.query, backend_type: "client backend",
         );
     }
 }
