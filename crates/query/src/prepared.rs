@@ -160,13 +160,8 @@ impl Statement {
     pub(crate) fn keep_plan(&self, key: PlanKey, plan: &BoundQuery, catalog: &Catalog) {
         let view_is_timely = |r: &millpond_sql::catalog::Relation| matches!(&r.kind, RelationKind::View { sql, .. } if is_timely(sql));
         if self.bound && !is_timely(self.text()) && !catalog.relations().any(view_is_timely) {
-<<<<<<< HEAD
-            let lookup = Lookup::of(plan, catalog).map(Arc::new);
-            *self.plan.lock() = Some(Kept { key, plan: plan.clone(), lookup, ready: Ready::Unknown });
-=======
             let lookup = Lookup::of(plan, catalog, key.zone).map(Arc::new);
-            *self.plan.lock() = Some(Kept { key, plan: plan.clone(), lookup });
->>>>>>> main
+            *self.plan.lock() = Some(Kept { key, plan: plan.clone(), lookup, ready: Ready::Unknown });
         }
     }
 

@@ -334,7 +334,8 @@ mod tests {
                 for (sql, prepared, parameters, kept) in &queries {
                     for texts in parameters.iter().chain(*parameters) {
                         let [once, anew] = prepared.as_slice() else { panic!("two statements") };
-                        let key = PlanKey { version: session.database.catalog().1, search_path: session.search_path(), zone: session.zone() };
+                        let key =
+                            PlanKey { version: session.database.catalog().1, search_path: session.search_path(), zone: session.zone() };
                         anew.keep_ready(&key, None);
                         let values = values(once, texts);
                         if session.in_block() {
