@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use arrow_schema::{DataType, Field, Schema};
-use millpond_common::{Delta, RelationId, RelationSpec, Result, VNODE_COUNT};
+use millpond_common::{Delta, RelationId, RelationSpec, Result};
 use millpond_connect::Rejected;
 use millpond_state::{ReadView, Scan};
 
@@ -48,7 +48,7 @@ pub(crate) fn spec() -> RelationSpec {
 /// All that a view of the store has, the oldest first.
 pub(crate) fn read(view: &ReadView) -> Result<Vec<DeadLetter>> {
     let mut letters = Vec::new();
-    for batch in view.scan(DEAD_LETTERS, Scan { projection: None, vnodes: 0..VNODE_COUNT })? {
+    for batch in view.scan(DEAD_LETTERS, Scan::default())? {
         let batch = batch?;
         letters.extend((0..batch.num_rows()).map(|row| letter(&batch, row)));
     }

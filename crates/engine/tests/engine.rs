@@ -80,7 +80,7 @@ async fn a_new_view_is_whole_when_it_says_so() {
     for id in 10..25 {
         create(&engine, view(id, 1, -1)).await;
         let view = engine.store().read_view();
-        let counts = view.scan(RelationId(id), Scan { projection: None, vnodes: 0..256 }).unwrap().map(|b| b.unwrap().num_rows());
+        let counts = view.scan(RelationId(id), Scan::default()).unwrap().map(|b| b.unwrap().num_rows());
         assert_eq!(counts.sum::<usize>(), list.len(), "view {id}");
         engine.drop_relations(vec![RelationId(id)], vec![JobId(id)]).await.unwrap();
     }

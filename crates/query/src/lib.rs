@@ -10,7 +10,8 @@
 //!   relations (by key where the filters allow it: `keys`), `source_scan` for sources, and [`system`]: pg_catalog,
 //!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it;
 //!   `exists`: EXISTS as a value
-//! - `lookup`: prepared reads of a row by its key, which need no DataFusion
+//! - `lookup`: prepared reads of a row by its key, which need no DataFusion; `ready`: other prepared queries, planned once;
+//!   `execution`: what each execution brings to such a plan
 //! - `saved`: savepoints of the whole database, made and read; `gate`: nothing is written while one takes the database's place
 //! - `access`: what catalog functions know of their session; `error`: errors that several of these share
 
@@ -24,6 +25,7 @@ mod ddl;
 mod dml;
 mod dropping;
 mod error;
+mod execution;
 mod exists;
 mod gate;
 mod jobs;
@@ -35,6 +37,7 @@ mod overflow;
 pub mod prepared;
 mod progress;
 mod read;
+mod ready;
 mod records;
 mod replace;
 pub mod response;

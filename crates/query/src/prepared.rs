@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use arrow_schema::SchemaRef;
 use millpond_common::text::zone::Zone;
 use millpond_common::{Error, Result, SqlState, SqlType};
@@ -9,7 +10,9 @@ use millpond_sql::statement::ShowKind;
 use millpond_sql::{BoundQuery, Catalog, RelationKind, StatementKind};
 use parking_lot::Mutex;
 
+use crate::execution::Slot;
 use crate::lookup::Lookup;
+use crate::ready::{Lent, ReadyPlan};
 
 /// A parsed statement; [`Session::prepare`](crate::Session::prepare) gives bound ones, whose parameters and columns are known.
 pub struct Statement {
@@ -29,6 +32,18 @@ struct Kept {
     plan: BoundQuery,
     /// If all it does is to read a row by its key.
     lookup: Option<Arc<Lookup>>,
+    ready: Ready,
+}
+
+/// What is known of a physical plan for all executions.
+enum Ready {
+    /// Nothing yet.
+    Unknown,
+    /// There is none: every execution plans for itself.
+    Never,
+    There(Box<ReadyPlan>),
+    /// Somebody executes the plan of this slot.
+    Lent(Arc<Slot>),
 }
 
 /// What a bound plan depends on beside its text.
@@ -85,12 +100,68 @@ impl Statement {
         (*found == key()).then(|| Arc::clone(lookup))
     }
 
+    /// The physical plan, if it is there and takes these parameters.
+    pub(crate) fn lend(self: &Arc<Self>, key: impl FnOnce() -> PlanKey, parameters: &[ArrayRef]) -> Option<Lent> {
+        let mut kept = self.plan.lock();
+        let Kept { key: found, ready, .. } = kept.as_mut()?;
+        let Ready::There(plan) = &*ready else { return None };
+        if !plan.takes(parameters) || *found != key() {
+            return None;
+        }
+        let lent = Ready::Lent(Arc::clone(plan.slot()));
+        match std::mem::replace(ready, lent) {
+            Ready::There(plan) => Some(Lent::new(self, *plan)),
+            other => {
+                *ready = other;
+                None
+            }
+        }
+    }
+
+    /// A plan comes back from its execution.
+    pub(crate) fn give_back(&self, plan: ReadyPlan) {
+        if let Some(ready) = Self::lent(&mut self.plan.lock(), &plan) {
+            *ready = Ready::There(Box::new(plan));
+        }
+    }
+
+    /// A plan is not what it should be any more.
+    pub(crate) fn forget_ready(&self, plan: &ReadyPlan) {
+        if let Some(ready) = Self::lent(&mut self.plan.lock(), plan) {
+            *ready = Ready::Unknown;
+        }
+    }
+
+    /// Where a plan was lent from, if that is still so.
+    fn lent<'a>(kept: &'a mut Option<Kept>, plan: &ReadyPlan) -> Option<&'a mut Ready> {
+        let ready = &mut kept.as_mut()?.ready;
+        matches!(ready, Ready::Lent(slot) if Arc::ptr_eq(slot, plan.slot())).then_some(ready)
+    }
+
+    /// Whether a physical plan should be made, as nobody has tried.
+    pub(crate) fn wants_ready(&self, key: &PlanKey) -> bool {
+        self.plan.lock().as_ref().is_some_and(|k| k.key == *key && matches!(k.ready, Ready::Unknown))
+    }
+
+    /// Keeps the physical plan, or that there is none.
+    pub(crate) fn keep_ready(&self, key: &PlanKey, plan: Option<ReadyPlan>) {
+        if let Some(kept) = self.plan.lock().as_mut().filter(|k| k.key == *key) {
+            kept.ready = plan.map_or(Ready::Never, |plan| Ready::There(Box::new(plan)));
+        }
+    }
+
+    /// Whether a physical plan is there, and nobody uses it.
+    #[cfg(test)]
+    pub(crate) fn has_ready(&self) -> bool {
+        self.plan.lock().as_ref().is_some_and(|k| matches!(k.ready, Ready::There(_)))
+    }
+
     /// Keeps a bound plan for the next execution, if it means the same then.
     pub(crate) fn keep_plan(&self, key: PlanKey, plan: &BoundQuery, catalog: &Catalog) {
         let view_is_timely = |r: &millpond_sql::catalog::Relation| matches!(&r.kind, RelationKind::View { sql, .. } if is_timely(sql));
         if self.bound && !is_timely(self.text()) && !catalog.relations().any(view_is_timely) {
             let lookup = Lookup::of(plan, catalog, key.zone).map(Arc::new);
-            *self.plan.lock() = Some(Kept { key, plan: plan.clone(), lookup });
+            *self.plan.lock() = Some(Kept { key, plan: plan.clone(), lookup, ready: Ready::Unknown });
         }
     }
 

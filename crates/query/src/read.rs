@@ -1,4 +1,4 @@
-//! A table or materialized view as a query sees it: its rows in one [`ReadView`].
+//! A table or materialized view as a query sees it: its rows in the view of the query's execution.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::exec_err;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -14,27 +15,36 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use millpond_common::{Error, RelationSpec, VNODE_COUNT, ids};
-use millpond_state::{ReadView, Scan};
+use millpond_state::Scan;
 
-use crate::keys;
+use crate::execution::Slot;
+use crate::keys::{self, KeyFilter, Wanted};
 use crate::leaf::LeafExec;
 
 /// Below so many rows one partition reads faster than several.
 const ROWS_PER_PARTITION_MIN: u64 = 20_000;
 
-/// The rows of one relation in one view of the store.
+/// Of the number of rows: a plan for relations of other magnitudes is another one.
+pub fn magnitude(rows: u64) -> u32 {
+    (rows / ROWS_PER_PARTITION_MIN).checked_ilog2().map_or(0, |m| m + 1)
+}
+
+/// The rows of one relation.
 pub struct RelationProvider {
     name: String,
     spec: RelationSpec,
     /// The columns under the names that the query uses.
     schema: SchemaRef,
-    view: ReadView,
+    /// About how many rows it has.
+    rows: u64,
+    /// Has the view when it is read.
+    slot: Arc<Slot>,
 }
 
 impl RelationProvider {
     /// `schema` has the same columns as `spec`, perhaps under other names.
-    pub fn new(name: String, spec: RelationSpec, schema: SchemaRef, view: ReadView) -> Self {
-        RelationProvider { name, spec, schema, view }
+    pub fn new(name: String, spec: RelationSpec, schema: SchemaRef, rows: u64, slot: Arc<Slot>) -> Self {
+        RelationProvider { name, spec, schema, rows, slot }
     }
 
     /// The relation with the column names of the query, for matching filters.
@@ -78,17 +88,21 @@ impl TableProvider for RelationProvider {
         let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let fields = columns.iter().map(|c| Arc::clone(&self.schema.fields()[*c])).collect::<Vec<_>>();
         let schema = Arc::new(Schema::new(fields));
-        let keys = keys::wanted_keys(&self.named_spec(), filters).map_err(external)?;
-        let (id, view) = (self.spec.id, self.view.clone());
-        if let Some(wanted) = keys {
-            let description = format!("KeyLookup: {}, {}", self.name, keys::describe(&wanted));
-            let rows = wanted.num_rows();
-            let wanted = RecordBatch::try_new(self.spec.project(&self.spec.key_columns()), wanted.columns().to_vec())?;
-            let out = Arc::clone(&schema);
+        let (id, slot, estimate) = (self.spec.id, Arc::clone(&self.slot), self.rows);
+        let filter = KeyFilter::of(&self.named_spec(), filters).map(Arc::new);
+        if let Some(filter) = filter.clone().filter(|f| f.is_whole()) {
+            let description = format!("KeyLookup: {}, {}", self.name, filter.describe());
+            let rows = filter.len();
+            let (out, key_schema) = (Arc::clone(&schema), self.spec.project(&self.spec.key_columns()));
             let open = move |_: usize| -> Result<SendableRecordBatchStream> {
-                let (view, wanted, columns, schema) = (view.clone(), wanted.clone(), columns.clone(), Arc::clone(&out));
+                let execution = slot.get()?;
+                let Wanted::Keys(keys) = filter.wanted(&execution.parameters).map_err(external)? else {
+                    return exec_err!("a key has become a range");
+                };
+                let keys = RecordBatch::try_new(Arc::clone(&key_schema), keys.columns().to_vec())?;
+                let (columns, schema) = (columns.clone(), Arc::clone(&out));
                 let find = move || -> Result<RecordBatch> {
-                    let found = view.lookup(id, &wanted).map_err(external)?.project(&columns)?;
+                    let found = execution.view.lookup(id, &keys).map_err(external)?.project(&columns)?;
                     rename(found, &schema)
                 };
                 let once = futures::stream::once(async move { find() });
@@ -96,15 +110,22 @@ impl TableProvider for RelationProvider {
             };
             return Ok(Arc::new(LeafExec::new(description, schema, 1, Some(rows), Arc::new(open))));
         }
-        let estimate = self.view.row_estimate(id);
         let target = state.config().target_partitions().max(1);
         let partitions = if limit.is_some() { 1 } else { target.min((estimate / ROWS_PER_PARTITION_MIN) as usize + 1) };
         let names = schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
-        let description = format!("Scan: {}, columns=[{names}]{}", self.name, limit.map(|l| format!(", limit={l}")).unwrap_or_default());
+        let mut description = format!("Scan: {}, columns=[{names}]", self.name);
+        description.extend(limit.map(|l| format!(", limit={l}")));
+        description.extend(filter.as_ref().map(|f| format!(", {}", f.describe())));
         let out = Arc::clone(&schema);
         let open = move |partition: usize| -> Result<SendableRecordBatchStream> {
             let vnodes = if partitions == 1 { 0..VNODE_COUNT } else { ids::vnodes_of(partition, partitions) };
-            let batches = view.scan(id, Scan { projection: Some(columns.clone()), vnodes }).map_err(external)?;
+            let execution = slot.get()?;
+            let (vnodes, keys) = match filter.as_ref().map(|f| f.wanted(&execution.parameters)).transpose().map_err(external)? {
+                Some(Wanted::Range(range)) => (vnodes, Some(range)),
+                Some(Wanted::Keys(_)) => (0..0, None), // a comparison with NULL
+                None => (vnodes, None),
+            };
+            let batches = execution.view.scan(id, Scan { projection: Some(columns.clone()), vnodes, keys }).map_err(external)?;
             let schema = Arc::clone(&out);
             let batches = batches.map(move |batch| rename(batch.map_err(external)?, &schema));
             let stream = futures::stream::iter(at_most(batches, limit)).boxed();
@@ -176,7 +197,7 @@ mod tests {
         store.publish(spec.id, 1, vec![Delta::insert(RecordBatch::try_new(spec.schema.clone(), data).unwrap())]);
         store.set_visible(1, 0);
         let context = SessionContext::new();
-        let provider = RelationProvider::new("t".into(), spec, columns("k"), store.read_view());
+        let provider = RelationProvider::new("t".into(), spec, columns("k"), rows as u64, Slot::of(store.read_view()));
         context.register_table("t", Arc::new(provider)).unwrap();
         Fixture { _directory: directory, context }
     }
@@ -195,7 +216,7 @@ mod tests {
         assert!(plan.contains("KeyLookup: t, keys=[k] (3)"), "{plan}");
         assert!(rows.contains("n5") && !rows.contains("n7"), "{rows}");
         let (plan, rows) = run(&fixture, "SELECT count(*) AS n FROM t WHERE k > 90").await;
-        assert!(plan.contains("Scan: t, columns=[k]"), "{plan}");
+        assert!(plan.contains("Scan: t, columns=[k], key range=[k]"), "{plan}");
         assert!(rows.contains("| 9 "), "{rows}");
     }
 

@@ -7,7 +7,7 @@ use arrow_schema::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::datasource::provider_as_source;
-use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::TryStreamExt;
@@ -20,6 +20,7 @@ use millpond_state::ReadView;
 use crate::cancel::Limits;
 use crate::database::Database;
 use crate::error::{from_datafusion, to_datafusion};
+use crate::execution::Slot;
 use crate::read::RelationProvider;
 use crate::saved::savepoint_of;
 use crate::source_scan::SourceProvider;
@@ -32,7 +33,9 @@ pub struct Runner {
     /// What system relations show.
     pub snapshot: SystemSnapshot,
     /// DataFusion's configuration, functions, rules and memory.
-    pub state: SessionState,
+    pub state: Arc<SessionState>,
+    /// The same for plans that are ready to run.
+    pub task: Arc<TaskContext>,
     /// What ends the statement early.
     pub limits: Limits,
     /// What `now()` gives: the transaction's start.
@@ -44,8 +47,8 @@ pub struct Runner {
 impl Runner {
     /// The physical plan of a bound plan whose parameters have their values.
     pub async fn physical(&self, plan: LogicalPlan, view: &ReadView) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = self.with_providers(plan, view)?;
-        let mut state = self.state.clone();
+        let plan = self.with_providers(plan, view, &Slot::of(view.clone()))?;
+        let mut state = SessionState::clone(&self.state);
         state.execution_props_mut().query_execution_start_time = Some(self.now);
         self.limits.run(async { state.create_physical_plan(&plan).await.map_err(from_datafusion) }).await
     }
@@ -53,7 +56,7 @@ impl Runner {
     /// Starts a query.
     pub async fn stream(&self, plan: LogicalPlan, view: &ReadView) -> Result<SendableRecordBatchStream> {
         let physical = self.physical(plan, view).await?;
-        execute_stream(physical, self.state.task_ctx()).map_err(from_datafusion)
+        execute_stream(physical, Arc::clone(&self.task)).map_err(from_datafusion)
     }
 
     /// Runs a query to its end.
@@ -64,15 +67,15 @@ impl Runner {
         Ok((schema, batches))
     }
 
-    /// The plan with providers of rows in the place of names.
-    pub fn with_providers(&self, plan: LogicalPlan, view: &ReadView) -> Result<LogicalPlan> {
+    /// The plan with providers of rows in the place of names, planned for a view; they read what the slot has when they are executed.
+    pub(crate) fn with_providers(&self, plan: LogicalPlan, view: &ReadView, slot: &Arc<Slot>) -> Result<LogicalPlan> {
         let peek = is_peek(&plan);
         let swapped = plan.transform_up_with_subqueries(|node| match node {
             LogicalPlan::TableScan(mut scan) => {
                 let Some(source) = scan.source.downcast_ref::<RelationSource>() else {
                     return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
                 };
-                let provider = self.provider(&source.relation, &source.schema, view, peek).map_err(to_datafusion)?;
+                let provider = self.provider(&source.relation, &source.schema, (view, slot), peek).map_err(to_datafusion)?;
                 scan.source = provider_as_source(provider);
                 Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
             }
@@ -81,7 +84,13 @@ impl Runner {
         Ok(swapped.map_err(from_datafusion)?.data)
     }
 
-    fn provider(&self, relation: &RelationRef, schema: &SchemaRef, view: &ReadView, peek: bool) -> Result<Arc<dyn TableProvider>> {
+    fn provider(
+        &self,
+        relation: &RelationRef,
+        schema: &SchemaRef,
+        (view, slot): (&ReadView, &Arc<Slot>),
+        peek: bool,
+    ) -> Result<Arc<dyn TableProvider>> {
         let id = match relation {
             RelationRef::User(id) => *id,
             RelationRef::Saved(database, id) => {
@@ -90,7 +99,8 @@ impl Runner {
                 saved.check_readable(&[*id])?;
                 let relation = saved.catalog.get(*id).ok_or_else(gone)?;
                 let spec = saved.view.spec(*id).ok_or_else(gone)?;
-                return Ok(Arc::new(RelationProvider::new(relation.name.clone(), spec, Arc::clone(schema), saved.view.clone())));
+                let (rows, slot) = (saved.view.row_estimate(*id), Slot::of(saved.view.clone()));
+                return Ok(Arc::new(RelationProvider::new(relation.name.clone(), spec, Arc::clone(schema), rows, slot)));
             }
             RelationRef::System(schema, name) => {
                 return system::provider(schema, name, &self.snapshot)
@@ -105,7 +115,7 @@ impl Runner {
             return Ok(Arc::new(SourceProvider::new(name, options, format, Arc::clone(schema), peek)));
         }
         let spec = view.spec(id).ok_or_else(gone)?;
-        Ok(Arc::new(RelationProvider::new(relation.name.clone(), spec, Arc::clone(schema), view.clone())))
+        Ok(Arc::new(RelationProvider::new(relation.name.clone(), spec, Arc::clone(schema), view.row_estimate(id), Arc::clone(slot))))
     }
 }
 

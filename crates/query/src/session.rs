@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arrow::array::ArrayRef;
 use arrow_schema::SchemaRef;
 use chrono::{DateTime, Utc};
-use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::prelude::SessionContext;
 use millpond_common::settings::{self, Scope as SettingScope, Settings};
 use millpond_common::text::zone::Zone;
@@ -63,7 +63,9 @@ pub struct Session {
     /// Functions and configuration of the planner.
     context: Arc<SessionContext>,
     /// The same with what running queries needs.
-    state: SessionState,
+    state: Arc<SessionState>,
+    /// The same for plans that are ready to run.
+    pub(crate) task: Arc<TaskContext>,
     /// The log entry of the session's newest write that it may not have seen yet.
     pub(crate) last_write: Option<u64>,
     pub(crate) prepared: HashMap<String, Arc<Statement>>,
@@ -150,7 +152,7 @@ impl Session {
         );
         let access = Arc::new(SessionAccess::new(first));
         system::register(&context, access.clone());
-        let state = session_state(&database, &context);
+        let state = Arc::new(session_state(&database, &context));
         let defaults = Settings::default();
         let mut session = Session {
             user: startup.user,
@@ -163,6 +165,7 @@ impl Session {
             block: None,
             access,
             context: Arc::new(context),
+            task: state.task_ctx(),
             state,
             last_write: None,
             prepared: HashMap::new(),
@@ -253,6 +256,9 @@ impl Session {
         }
         self.check_writable(kind)?;
         if let Some(response) = self.look_up(statement, &parameters).await? {
+            return Ok(response);
+        }
+        if let Some(response) = self.run_ready(statement, &parameters).await? {
             return Ok(response);
         }
         let scope = self.scope();
@@ -443,7 +449,8 @@ impl Session {
         Runner {
             catalog: Arc::clone(&scope.catalog),
             snapshot,
-            state: self.state.clone(),
+            state: Arc::clone(&self.state),
+            task: Arc::clone(&self.task),
             limits: scope.limits.clone(),
             now: scope.now,
             database: Arc::clone(&self.database),

@@ -18,7 +18,8 @@ use crate::dml::{self, DmlContext};
 use crate::error::from_datafusion;
 use crate::lookup::Lookup;
 use crate::prepared::{PlanKey, Statement};
-use crate::response::{Response, client_schema, conform, parameter_values, row_stream, text_schema};
+use crate::ready::Lent;
+use crate::response::{Response, RowStream, client_schema, conform, parameter_values, row_stream, text_schema};
 use crate::select::{check_readable, user_relations};
 use crate::session::{Scope, Session};
 use crate::{cursor, show};
@@ -27,7 +28,7 @@ impl Session {
     /// SELECT.
     pub(crate) async fn query(
         &mut self,
-        statement: &Statement,
+        statement: &Arc<Statement>,
         query: &ast::Query,
         parameters: &[ArrayRef],
         mut scope: Scope,
@@ -43,10 +44,24 @@ impl Session {
         }
     }
 
-    async fn query_once(&mut self, statement: &Statement, query: &ast::Query, parameters: &[ArrayRef], scope: &Scope) -> Result<Response> {
+    async fn query_once(
+        &mut self,
+        statement: &Arc<Statement>,
+        query: &ast::Query,
+        parameters: &[ArrayRef],
+        scope: &Scope,
+    ) -> Result<Response> {
         let bound = bind_query(statement, query, &statement.parameters, scope)?;
         let schema = client_schema(&bound.columns, scope.zone);
         statement.check_columns(&schema)?;
+        let key = plan_key(scope);
+        if self.saved.is_none() && statement.wants_ready(&key) {
+            let ready = self.runner(scope).ready(&bound, &schema, &self.database.store.read_view()).await?;
+            statement.keep_ready(&key, ready);
+            if let Some(response) = self.run_ready(statement, parameters).await? {
+                return Ok(response);
+            }
+        }
         let (runner, plan, view) = self.prepare_query(bound, parameters, scope).await?;
         let rows = runner.stream(plan, &view).await?;
         Ok(Response::Rows { rows: row_stream(rows, Arc::clone(&schema), scope.limits.clone()), schema, tag: statement.tag.into() })
@@ -73,6 +88,34 @@ impl Session {
         let view = self.view(true, &limits).await?;
         check_readable(&relations, catalog, &self.database.engine)?;
         lookup.rows(&view, keys)
+    }
+
+    /// A prepared query whose physical plan is kept; `None` if it has to be planned first.
+    pub(crate) async fn run_ready(&mut self, statement: &Arc<Statement>, parameters: &[ArrayRef]) -> Result<Option<Response>> {
+        let (catalog, version) = self.database.catalog();
+        let key = || PlanKey { version, search_path: self.search_path(), zone: self.zone() };
+        let Some(lent) = statement.lend(key, parameters).filter(|_| self.saved.is_none()) else { return Ok(None) };
+        match self.execute_ready(lent, parameters, &catalog).await {
+            Ok(found) => Ok(found.map(|(schema, rows)| Response::Rows { schema, rows, tag: statement.tag.into() })),
+            // A view that has just been replaced.
+            Err(_) if self.database.catalog().1 != version => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn execute_ready(&mut self, lent: Lent, parameters: &[ArrayRef], catalog: &Catalog) -> Result<Option<(SchemaRef, RowStream)>> {
+        let Some(plan) = lent.plan() else { return Ok(None) };
+        let (schema, relations) = (Arc::clone(&plan.schema), plan.relations());
+        check_readable(&relations, catalog, &self.database.engine)?;
+        let limits = self.limits();
+        let view = self.view(!relations.is_empty(), &limits).await?;
+        check_readable(&relations, catalog, &self.database.engine)?;
+        if !plan.fits(&view) {
+            lent.discard();
+            return Ok(None);
+        }
+        let rows = lent.start(view, parameters, &self.task)?;
+        Ok(Some((Arc::clone(&schema), row_stream(rows, schema, limits))))
     }
 
     /// A bound query with all that is needed to run it.
@@ -185,7 +228,7 @@ impl Session {
         let (runner, plan, view) = self.prepare_query(bound, &[], &scope).await?;
         let physical = runner.physical(plan, &view).await?;
         let text = if analyze {
-            let rows = execute_stream(Arc::clone(&physical), runner.state.task_ctx()).map_err(from_datafusion)?;
+            let rows = execute_stream(Arc::clone(&physical), Arc::clone(&runner.task)).map_err(from_datafusion)?;
             scope.limits.run(async { rows.try_collect::<Vec<_>>().await.map_err(from_datafusion) }).await?;
             DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(verbose).to_string()
         } else {

@@ -2,7 +2,7 @@
 //! then their ingestion. A crash before the record leaves files that start-up deletes; a crash after it, files that
 //! start-up ingests, once, because the last of them carries the checkpoint's number as the marker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +17,7 @@ use crate::format::{self, CheckpointRecord};
 use crate::planted::planted;
 use crate::relation::{Relations, runs_between};
 use crate::rocks::{Base, Rocks};
+use crate::run::SortedRun;
 use crate::sst;
 use crate::write::{Source, write_files};
 use crate::{Checkpoint, CommitStats, Store, file, reached};
@@ -139,7 +140,8 @@ impl Store {
         failpoint("commit-ingested");
         turn.number = number;
         turn.log_seq = log_seq;
-        self.swap_base(Base::new(&rocks, epoch, log_seq, rows.into_iter().collect()), log_seq, &drops);
+        let changes = self.changes_of_kept(&relations, &base, epoch);
+        self.swap_base(Base::new(&rocks, epoch, log_seq, rows.into_iter().collect()), log_seq, &drops, &changes);
         failpoint("commit-end");
         reached::note(&self.dir, rocks.db().latest_sequence_number());
         let (entries, bytes, duration) = (written.entries, written.bytes, start.elapsed());
@@ -148,17 +150,35 @@ impl Store {
         Ok(CommitStats { entries, bytes, duration })
     }
 
+    /// What this commit changes of relations whose columns readers keep, by the version of the rows before it. For the others
+    /// nobody needs to sort anything.
+    fn changes_of_kept(&self, relations: &Relations, base: &Base, epoch: Epoch) -> KeptChanges {
+        let mut changes = HashMap::new();
+        for relation in relations.values() {
+            let runs = runs_between(&relation.runs, base.epoch, epoch);
+            if !runs.is_empty() && self.columns.follows(relation.stored, runs.iter().map(|r| r.entries).sum()) {
+                let layers = relation.tiers.lock().read(&relation.meta, &relation.runs, base.epoch, epoch, epoch);
+                changes.extend(layers.ok().map(|layers| (relation.stored, layers)));
+            }
+        }
+        changes
+    }
+
     /// From here on, new views read the new checkpoint and the runs after it: the same rows as before.
-    fn swap_base(&self, base: Arc<Base>, log_seq: u64, dropped: &BTreeSet<u32>) {
+    fn swap_base(&self, base: Arc<Base>, log_seq: u64, dropped: &BTreeSet<u32>, changes: &KeptChanges) {
         let mut state = self.state.lock();
         let epoch = base.epoch;
         let mut forgotten = Vec::new();
-        let mut outdated = Vec::new();
+        let (mut outdated, mut patched) = (Vec::new(), Vec::new());
         for relation in Arc::make_mut(&mut state.relations).values_mut() {
             let runs = relation.forget(epoch);
             let emptied = dropped.contains(&relation.meta.spec.id.0);
             if emptied || !runs.is_empty() {
-                outdated.push(std::mem::replace(&mut relation.stored, StoredVersion::next()));
+                let before = std::mem::replace(&mut relation.stored, StoredVersion::next());
+                match changes.get(&before).filter(|_| !emptied) {
+                    Some(changes) => patched.push(self.columns.carry(before, relation.stored, changes)),
+                    None => outdated.push(before),
+                }
             }
             relation.stored_is_void &= !emptied;
             forgotten.extend(runs);
@@ -168,10 +188,13 @@ impl Store {
         state.advance(epoch, log_seq);
         let view = state.view.take();
         drop(state);
-        drop((forgotten, old, view)); // this may take a while
+        drop((forgotten, old, view, patched)); // this may take a while
         self.columns.forget(&outdated);
     }
 }
+
+/// The sorted changes of relations, by the version of the stored rows that they change.
+type KeptChanges = HashMap<StoredVersion, Vec<Arc<SortedRun>>>;
 
 /// How many rows each relation has at `epoch`.
 fn rows_after(base: &Base, relations: &Relations, drops: &BTreeSet<u32>, epoch: Epoch) -> BTreeMap<u32, i64> {

@@ -14,7 +14,8 @@
 //! - `rewind`: back to the last checkpoint, for a job that is restarted
 //! - `encode`, `sort_key`, `ahead`, `run`, `tiers`: runs encoded and sorted (and how keys are sorted); sorted runs; merged so that reads stay cheap
 //! - [`read_view`], `scan`: one epoch for all relations: point reads and scans of base and changes
-//! - `columns`: columns of stored rows that queries have read, kept in memory
+//! - `key_range`: reading a range of keys
+//! - `columns`, `patched`: columns of stored rows that queries have read, kept in memory; with the changes since
 //! - `part`: reading a relation in parts, from one view after another
 //! - [`savepoint`]: copies of the whole database by hard links, kept until released: [`Store::savepoint_create`], `_list`,
 //!   `_release`, `_open` (for reading), `_restore`; [`Store::checkpoint_full`] writes every byte;
@@ -34,10 +35,12 @@ pub mod failpoint;
 mod file;
 mod format;
 mod frame;
+pub mod key_range;
 mod log;
 mod lookup;
 mod options;
 mod part;
+mod patched;
 pub mod planted;
 mod poison;
 mod reached;
@@ -58,6 +61,7 @@ mod tiers;
 mod write;
 
 pub use frame::Frame;
+pub use key_range::{KeyBound, KeyRange};
 pub use lookup::TableLookup;
 pub use options::{Compression, StoreOptions, Tuning};
 pub use part::{KeySplitter, Unread};

@@ -107,7 +107,7 @@ impl ReadView {
         let mut room = rows_max;
         while room > 0 && !unread.0.is_empty() {
             let span = unread.0.remove(0);
-            let mut rows = self.scan_from(relation, Scan { projection: None, vnodes: span.vnodes() }, &span.from)?;
+            let mut rows = self.scan_from(relation, Scan { vnodes: span.vnodes(), ..Scan::default() }, &span.from)?;
             let Part { delta, bytes, last } = rows.next_part(room, PART_BYTES_MAX)?;
             room = if bytes < PART_BYTES_MAX { room.saturating_sub(delta.len()) } else { 0 };
             parts.extend((!delta.is_empty()).then_some(delta));
@@ -135,7 +135,7 @@ impl ScanStream {
         let keyed = self.meta.keyed();
         let ended = self.walk(|buffer, key, value, weight| {
             if weight != 0 {
-                buffer.push(key.get(1..).unwrap_or_default(), value);
+                buffer.push(key, value);
                 weights.push(weight);
             }
             bytes += key.len() + value.len();

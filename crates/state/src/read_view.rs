@@ -1,16 +1,20 @@
 //! What a reader sees: all relations at one epoch.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
+use arrow_schema::SchemaRef;
 use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, SqlState, StateTableId, VNODE_COUNT};
+use parking_lot::Mutex;
 
 pub use crate::columns::RowStream;
 use crate::columns::{ColumnCache, Rows};
 use crate::encode::Change;
 use crate::format;
+use crate::key_range::KeyRange;
 use crate::relation::{LazyRun, Pending, Relation, RelationMeta, Relations, Run, runs_between};
 use crate::rocks::{Base, BaseIterator, storage_error};
 use crate::run::SortedRun;
@@ -20,6 +24,15 @@ use crate::tables::Take;
 /// More of a transaction's own changes than this are merged before they are read.
 const SINGLE_LAYERS_MAX: usize = 4;
 
+/// A relation of so few rows is read once in a view, as long as there are not many of them.
+const SMALL_ROWS: u64 = 8192;
+const SMALL_MAX: usize = 64;
+/// Fewer rows are not searched for a range of keys, but all read.
+const RANGE_ROWS_MIN: u64 = 200_000;
+/// The part of the rows from which on that is so, too; and in how many virtual nodes that is found out.
+const RANGE_PART: usize = 32;
+const SAMPLE_VNODES: usize = 4;
+
 /// What to read of a relation.
 #[derive(Clone, Debug)]
 pub struct Scan {
@@ -27,11 +40,13 @@ pub struct Scan {
     pub projection: Option<Vec<usize>>,
     /// Rows of which virtual nodes; `0..256` = all.
     pub vnodes: Range<usize>,
+    /// Rows with other keys need not be read.
+    pub keys: Option<KeyRange>,
 }
 
 impl Default for Scan {
     fn default() -> Self {
-        Scan { projection: None, vnodes: 0..VNODE_COUNT }
+        Scan { projection: None, vnodes: 0..VNODE_COUNT, keys: None }
     }
 }
 
@@ -52,7 +67,12 @@ struct Inner {
     changes: Vec<(RelationId, Arc<LazyRun>)>,
     cut: Arc<AtomicU64>,
     columns: Arc<ColumnCache>,
+    /// Small relations as they were read here, changes and all.
+    small: Arc<Mutex<HashMap<SmallScan, (SchemaRef, Vec<RecordBatch>)>>>,
 }
+
+/// Relation, columns, virtual nodes.
+type SmallScan = (RelationId, Vec<usize>, Range<usize>);
 
 impl ReadView {
     pub(crate) fn new(
@@ -72,6 +92,7 @@ impl ReadView {
             changes: vec![],
             cut: Arc::clone(cut),
             columns: Arc::clone(columns),
+            small: Arc::default(),
         }))
     }
 
@@ -87,7 +108,7 @@ impl ReadView {
 
     /// The same view with changes on top: what a transaction sees of its own writes.
     pub fn with_changes(&self, relation: RelationId, delta: Delta) -> ReadView {
-        let mut inner = Inner::clone(&self.0);
+        let mut inner = Inner { small: Arc::default(), ..Inner::clone(&self.0) };
         let seq = u64::MAX; // after everything else
         inner.changes.push((relation, Arc::new(LazyRun::new(Run::new(seq, vec![delta])))));
         ReadView(Arc::new(inner))
@@ -118,15 +139,59 @@ impl ReadView {
         relation.pending_tiers.lock().read(&relation.meta, &runs, self.0.visible_log, last.epoch, 0)
     }
 
-    /// Reads rows by ascending virtual node and key. A row of weight n appears n times.
+    /// Reads rows, in no particular order. A row of weight n appears n times.
     pub fn scan(&self, relation: RelationId, scan: Scan) -> Result<RowStream> {
         let known = self.relation(relation)?;
+        if let Some(range) = &scan.keys
+            && self.is_small(relation, known, range, &scan.vnodes)?
+        {
+            let range = range.clone();
+            return Ok(RowStream::read(self.scan_range(relation, scan, &range)?));
+        }
         let layers = self.layers(relation, known)?;
-        let as_stored = layers.is_empty() && !known.stored_is_void;
-        let rows = Rows { version: known.stored, vnodes: scan.vnodes.clone() };
-        let columns = scan.projection.clone().unwrap_or_else(|| (0..known.meta.places.len()).collect());
-        let stream = ScanStream::new(&self.0.base, known, layers, scan, &[])?;
-        Ok(if as_stored { RowStream::stored(&self.0.columns, rows, columns, stream) } else { RowStream::read(stream) })
+        if known.stored_is_void {
+            return Ok(RowStream::read(ScanStream::new(&self.0.base, known, layers, scan, &[])?));
+        }
+        let rows = Rows { version: known.stored, vnodes: scan.vnodes };
+        let columns = scan.projection.unwrap_or_else(|| (0..known.meta.places.len()).collect());
+        let small =
+            (!layers.is_empty() && self.row_estimate(relation) <= SMALL_ROWS).then(|| (relation, columns.clone(), rows.vnodes.clone()));
+        if let Some((schema, batches)) = small.as_ref().and_then(|s| self.0.small.lock().get(s).cloned()) {
+            return Ok(RowStream::made(schema, batches));
+        }
+        let stream = RowStream::stored(&self.0.columns, rows, columns, layers, (&self.0.base, known))?;
+        let Some(small) = small else { return Ok(stream) };
+        let schema = stream.schema();
+        let batches = stream.collect::<Result<Vec<_>>>()?;
+        let mut read = self.0.small.lock();
+        if read.len() < SMALL_MAX {
+            read.insert(small, (Arc::clone(&schema), batches.clone()));
+        }
+        Ok(RowStream::made(schema, batches))
+    }
+
+    /// Rows whose keys are in a range, found by a search in each virtual node.
+    pub(crate) fn scan_range(&self, relation: RelationId, scan: Scan, range: &KeyRange) -> Result<ScanStream> {
+        let known = self.relation(relation)?;
+        let vnodes = scan.vnodes.clone();
+        ScanStream::new(&self.0.base, known, self.layers(relation, known)?, scan, &[])?.within(range, &vnodes)
+    }
+
+    /// Whether looking for a range of keys in each virtual node costs less than reading all rows, of which most are columns in memory.
+    fn is_small(&self, id: RelationId, known: &Relation, range: &KeyRange, vnodes: &Range<usize>) -> Result<bool> {
+        let rows = self.row_estimate(id);
+        if rows < RANGE_ROWS_MIN {
+            return Ok(false);
+        }
+        let sample = vnodes.start..vnodes.end.min(vnodes.start + SAMPLE_VNODES);
+        let enough = rows as usize * sample.len() / VNODE_COUNT / RANGE_PART + 1;
+        let scan = Scan { projection: Some(vec![]), vnodes: sample.clone(), keys: None };
+        let mut found = 0;
+        ScanStream::new(&self.0.base, known, vec![], scan, &[])?.within(range, &sample)?.walk(|_, _, _, _| {
+            found += 1;
+            found < enough
+        })?;
+        Ok(found < enough)
     }
 
     /// The same from a stored key (virtual node first) on, and nothing of it is kept.
@@ -161,7 +226,7 @@ impl ReadView {
 
         let mut rows = RowBuffer::new(Wanted::new(meta, None));
         for (key, change) in keys.iter().zip(&overlaid) {
-            let row_key = key.get(5..).unwrap_or_default();
+            let row_key = key.get(4..).unwrap_or_default();
             match change {
                 Some(Change::Put(value)) => rows.push(row_key, value),
                 Some(Change::Delete) => {}

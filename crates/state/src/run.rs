@@ -83,6 +83,10 @@ impl SortedRun {
         self.entries.len()
     }
 
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
     #[inline]
     fn key_of(&self, entry: &Entry) -> &[u8] {
         let start = entry.offset as usize;

@@ -11,9 +11,11 @@ use super::lines::TextFile;
 use super::mark::{self, Mark, Marks};
 use super::parquet::{self, ParquetFile};
 use super::rows::Decoded;
+use super::watch::Watch;
 use crate::{Chunk, Encode, Poll, Position, Reader, Span};
 
-/// How often files are looked for when there is nothing to read, and which part of the time that may take: many files are looked for less often.
+/// How often files are looked for when there is nothing to read and nothing is told of them, and which part of the time that may take: many files are
+/// looked for less often.
 struct Pace {
     pause: Duration,
     share: u32,
@@ -25,11 +27,14 @@ const EAGER: Pace = Pace { pause: Duration::from_millis(1), share: 10 };
 const EAGER_FOR: Duration = Duration::from_secs(1);
 /// At other times.
 const CALM: Pace = Pace { pause: Duration::from_millis(25), share: 100 };
+/// When a change in their directory is told at once; that of a file on another machine is not.
+const TOLD: Pace = Pace { pause: Duration::from_millis(500), share: 100 };
 /// Less is taken for this much.
 const LOOK_COST_MIN: Duration = Duration::from_micros(10);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(2);
-/// What one call may sleep.
+/// What one call may sleep; and if the last one has found nothing, and it is told of changes.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
+const TOLD_SLEEP_MAX: Duration = Duration::from_millis(250);
 /// Files that stay open between their growths.
 const OPEN_FILES_MAX: usize = 16;
 
@@ -47,10 +52,18 @@ pub struct FileReader {
     /// What the file system said of each file when it was last read.
     seen: HashMap<String, State>,
     next_look: Instant,
+    /// Not even if something is told: others may write to the same directory all the time.
+    look_not_before: Instant,
+    /// Tells what happens to the files.
+    watch: Option<Watch>,
+    /// A file is a link: what happens to it is told elsewhere.
+    linked: bool,
     /// What looking costs. Something else on the machine can make it long once, only files again and again.
     look_cost: Duration,
     /// When a look found something the last time.
     grown: Option<Instant>,
+    /// The last call has found nothing.
+    rested: bool,
 }
 
 enum OpenFile {
@@ -71,8 +84,12 @@ impl FileReader {
             idle: HashMap::new(),
             seen: HashMap::new(),
             next_look: Instant::now(),
+            look_not_before: Instant::now(),
+            watch: None,
+            linked: false,
             look_cost: LOOK_COST_MIN,
             grown: None,
+            rested: false,
         };
         if reader.plan.follow {
             reader.look()?;
@@ -115,6 +132,9 @@ impl FileReader {
 
     /// Following: the files that have grown or appeared.
     fn look(&mut self) -> Result<()> {
+        if !self.watch.as_mut().is_some_and(Watch::begin_look) {
+            self.watch = Watch::of(&self.plan.pattern);
+        }
         let started = Instant::now();
         for found in discover::files(&self.plan.pattern)? {
             if self.seen.get(&found.path) == Some(&found.state) {
@@ -140,8 +160,13 @@ impl FileReader {
             self.grown = Some(now);
         }
         self.look_cost = (now - started).min(self.look_cost * 2).max(LOOK_COST_MIN);
-        let pace = if self.grown.is_some_and(|at| now - at < EAGER_FOR) { EAGER } else { CALM };
-        self.next_look = now + (self.look_cost * pace.share).max(pace.pause).min(LOOK_INTERVAL_MAX);
+        let pace = match self.watch {
+            Some(_) if !self.linked => TOLD,
+            _ if self.grown.is_some_and(|at| now - at < EAGER_FOR) => EAGER,
+            _ => CALM,
+        };
+        let at = |pace: Pace| now + (self.look_cost * pace.share).max(pace.pause).min(LOOK_INTERVAL_MAX);
+        (self.next_look, self.look_not_before) = (at(pace), at(EAGER));
         Ok(())
     }
 
@@ -161,7 +186,9 @@ impl FileReader {
                 Encode::Csv { .. } | Encode::Json => OpenFile::Text(Box::new(TextFile::open(&self.plan, &path, &mark)?)),
             },
         };
-        self.seen.insert(path.clone(), state);
+        if self.seen.insert(path.clone(), state).is_none() {
+            self.linked |= std::fs::symlink_metadata(&path).is_ok_and(|m| m.is_symlink());
+        }
         self.current = Some((path, opened));
         Ok(())
     }
@@ -184,6 +211,7 @@ impl FileReader {
 
     fn chunk(&mut self, path: String, mark: Mark, decoded: Decoded) -> Result<Poll> {
         self.marks.files.insert(path, mark);
+        self.rested = false;
         let Decoded { batch, bad_rows, rejected } = decoded;
         Ok(Poll::Chunk(Chunk { delta: Delta::insert(batch), end: self.marks.encode()?, bad_rows, rejected }))
     }
@@ -233,8 +261,18 @@ impl Reader for FileReader {
                 return Ok(Poll::End);
             } else {
                 let wait = self.next_look.saturating_duration_since(Instant::now());
-                std::thread::sleep(wait.min(SLEEP_MAX));
-                if wait > SLEEP_MAX {
+                let sleep_max = if self.rested && self.watch.is_some() { TOLD_SLEEP_MAX } else { SLEEP_MAX };
+                self.rested = true;
+                let told = match &self.watch {
+                    Some(watch) => watch.wait(wait.min(sleep_max)),
+                    None => {
+                        std::thread::sleep(wait.min(sleep_max));
+                        false
+                    }
+                };
+                if told {
+                    std::thread::sleep(self.look_not_before.saturating_duration_since(Instant::now()).min(SLEEP_MAX));
+                } else if wait > sleep_max {
                     return Ok(Poll::Idle);
                 }
                 self.look()?;

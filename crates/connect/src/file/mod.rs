@@ -6,6 +6,7 @@
 //! - [`lines`]: a text file as complete records, with byte offsets and line numbers
 //! - [`csv`], [`json`], [`parquet`]: one decoder a format
 //! - [`rows`]: rows under construction, and what happens to bad ones
+//! - `watch`: being told when something happens to the files
 //!
 //! Guarantees. Files are read in the order of their paths' bytes, each from its start. Without `follow` that is all.
 //! With `follow = true` lines appended to any file and files that appear are read as they come; only complete lines
@@ -29,6 +30,8 @@ pub mod lines;
 pub mod mark;
 pub mod parquet;
 pub mod rows;
+#[cfg_attr(not(target_os = "linux"), path = "watch_nothing.rs")]
+mod watch;
 
 /// What `connector = 'file'` takes.
 pub const OPTIONS: &[Known] = &[

@@ -120,8 +120,9 @@ impl Clock {
     fn take_source_rows(&mut self, inputs: &mut [Vec<JobInput>]) {
         let (mut failed, mut rejected) = (Vec::new(), Vec::new());
         for at in 0..self.readers.len() {
-            let catches_up = self.readers.get(at).is_some_and(|r| !r.leads());
-            let rows_max = if catches_up { self.backfill_rows() * self.workers.count() } else { self.epoch_rows_max() };
+            let Some(reader) = self.readers.get(at) else { break };
+            let rows_max =
+                if reader.leads() { self.epoch_rows_max(reader.jobs.len()) } else { self.backfill_rows() * self.workers.count() };
             let mut rows = 0;
             while rows < rows_max {
                 if !self.readers.get(at).is_some_and(|r| self.may_take(r)) {

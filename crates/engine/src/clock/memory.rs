@@ -18,6 +18,9 @@ use crate::messages::Command;
 /// What a source row may change, on its way to disk: some entries of state and a row of a view.
 const CHANGE_BYTES: u64 = 256;
 
+/// So many jobs over one source may hold whole epochs of it.
+const JOBS_WITHOUT_NOTICE: usize = 8;
+
 impl Clock {
     /// No more source rows until a checkpoint has made room.
     pub(super) fn is_memory_tight(&self) -> bool {
@@ -25,9 +28,11 @@ impl Clock {
         self.store.stats().overlay_bytes > self.memory / 8 || changes > self.memory / 8 || self.is_state_tight()
     }
 
-    /// Rows that one epoch takes from each source reader at most: all of them may be new keys.
-    pub(super) fn epoch_rows_max(&self) -> usize {
-        usize::try_from(self.memory / 4096).unwrap_or(usize::MAX).clamp(super::EPOCH_ROWS_MAX / 32, super::EPOCH_ROWS_MAX)
+    /// Rows that one epoch takes from a source reader at most: all of them may be new keys. Each of its jobs holds what it has made
+    /// of them until the epoch is complete, so many jobs take fewer.
+    pub(super) fn epoch_rows_max(&self, jobs: usize) -> usize {
+        let one = usize::try_from(self.memory / 4096).unwrap_or(usize::MAX).clamp(super::EPOCH_ROWS_MAX / 32, super::EPOCH_ROWS_MAX);
+        (one * JOBS_WITHOUT_NOTICE / jobs.max(JOBS_WITHOUT_NOTICE)).max(super::EPOCH_ROWS_MAX / 64)
     }
 
     fn state_bytes(&self) -> u64 {

@@ -88,7 +88,7 @@ pub fn source(id: u32, file: &Path) -> SourceSpec {
 
 pub fn read(engine: &Engine, id: u32) -> Vec<(i64, i64)> {
     let mut found = Vec::new();
-    for batch in engine.store().read_view().scan(RelationId(id), Scan { projection: None, vnodes: 0..256 }).unwrap() {
+    for batch in engine.store().read_view().scan(RelationId(id), Scan::default()).unwrap() {
         let batch = batch.unwrap();
         let column = |i: usize| batch.column(i).as_primitive::<Int64Type>().clone();
         found.extend(column(0).values().iter().copied().zip(column(1).values().iter().copied()));

@@ -10,13 +10,14 @@ use datafusion::logical_expr::Expr;
 use hashbrown::{HashMap, HashSet};
 use millpond_common::{Error, Result, RowCodec, SqlState};
 use millpond_sql::BoundQuery;
-use millpond_state::{ReadView, Scan};
+use millpond_state::{KeyRange, ReadView, Scan};
 
 use super::bind::{Binder, Evaluator};
 use super::returning::{Returned, Returning};
 use super::source::{numbered, with_numbers};
 use super::target::Target;
 use super::{DmlContext, DmlResult};
+use crate::keys::{KeyFilter, Wanted};
 use crate::locks::Mode;
 use crate::transaction::{Isolation, Transaction, serialization_failure};
 
@@ -202,7 +203,7 @@ struct Finder<'a, 'c> {
 
 enum Way {
     Keys { keys: RecordBatch, filter: Evaluator },
-    Scan { filter: Option<Evaluator> },
+    Scan { filter: Option<Evaluator>, range: Option<KeyRange> },
     Query { plan: Box<datafusion::logical_expr::LogicalPlan>, schema: Arc<arrow_schema::Schema> },
 }
 
@@ -216,21 +217,22 @@ impl<'a, 'c> Finder<'a, 'c> {
                 let plan = Box::new(binder.query_with_values(BoundQuery::clone(query))?);
                 (Way::Query { plan, schema: Arc::clone(&numbers) }, numbers, None)
             }
-            Access::Direct(None) => (Way::Scan { filter: None }, Arc::clone(schema), Some(target.alias.as_str())),
+            Access::Direct(None) => (Way::Scan { filter: None, range: None }, Arc::clone(schema), Some(target.alias.as_str())),
             Access::Direct(Some(filter)) => {
                 let qualifier = Some(target.alias.as_str());
                 let filter = binder.simplify(filter.clone(), schema, qualifier)?;
                 let keys = match target.codec.keyed() {
-                    true => crate::keys::wanted_keys(target.spec(), std::slice::from_ref(&filter))?,
+                    true => KeyFilter::of(target.spec(), std::slice::from_ref(&filter)).map(|f| f.wanted(&[])).transpose()?,
                     false => None,
                 };
                 let filter = binder.compile(&filter, schema, qualifier)?;
                 let way = match keys {
-                    Some(keys) => Way::Keys {
+                    Some(Wanted::Keys(keys)) => Way::Keys {
                         keys: RecordBatch::try_new(target.spec().project(target.codec.columns()), keys.columns().to_vec())?,
                         filter,
                     },
-                    None => Way::Scan { filter: Some(filter) },
+                    Some(Wanted::Range(range)) => Way::Scan { filter: Some(filter), range: Some(range) },
+                    None => Way::Scan { filter: Some(filter), range: None },
                 };
                 (way, Arc::clone(schema), qualifier)
             }
@@ -248,9 +250,10 @@ impl<'a, 'c> Finder<'a, 'c> {
                 let rows = txn.find(codec, base, keys, &codec.encode_keys(keys)?)?.in_order()?;
                 filter_record_batch(&rows, &filter.holds(&rows)?)?
             }
-            Way::Scan { filter } => {
+            Way::Scan { filter, range } => {
                 let mut kept = Vec::new();
-                let batches = txn.read_view(base.clone()).scan(self.target.spec().id, Scan::default())?;
+                let scan = Scan { keys: range.clone(), ..Scan::default() };
+                let batches = txn.read_view(base.clone()).scan(self.target.spec().id, scan)?;
                 for (number, batch) in batches.enumerate() {
                     let batch = batch?;
                     kept.push(match filter {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use millpond_common::{RelationId, SqlState, StateTableId};
 
 use super::support::*;
-use crate::{FrozenTable, Scan, Store, StoreOptions};
+use crate::{FrozenTable, KeyBound, KeyRange, Scan, Store, StoreOptions};
 
 const T: u32 = 1;
 const V: u32 = 2;
@@ -161,7 +161,7 @@ fn vnode_ranges_partition_a_scan() {
     store.set_visible(2, 0);
     let mut found = Rows::new();
     for vnodes in [0..1, 1..100, 100..100, 100..255, 255..256] {
-        for batch in store.read_view().scan(RelationId(T), Scan { projection: None, vnodes }).unwrap() {
+        for batch in store.read_view().scan(RelationId(T), Scan { vnodes, ..Scan::default() }).unwrap() {
             collect(&mut found, &batch.unwrap());
         }
     }
@@ -390,4 +390,81 @@ fn adding_a_relation_again_keeps_its_changes() {
     two_relations(&store);
     store.set_visible(1, 0);
     assert_eq!(read(&store.read_view(), T), rows(&[(1, "a", 1)]));
+}
+
+/// Ranges of keys: by a key of one column, and by the first of several; stored rows, changes of both kinds, bounds of every kind.
+#[test]
+fn ranges_of_keys_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    store.relation_add(spec(T, true));
+    store.relation_add(spec(V, false));
+    let row = |k: i64| (k, ["a", "b", "\u{ff}"][(k % 3).unsigned_abs() as usize]);
+    let publish = |epoch, rows: &[(i64, i64)]| {
+        for id in [T, V] {
+            let rows = rows.iter().map(|(k, weight)| (row(*k).0, row(*k).1, *weight)).collect::<Vec<_>>();
+            store.publish(RelationId(id), epoch, vec![delta(&rows)]);
+        }
+        store.set_visible(epoch, 0);
+    };
+    publish(1, &(-500..500).map(|k| (k, 1)).collect::<Vec<_>>());
+    store.commit(checkpoint(1, 0)).unwrap();
+    publish(2, &[(7, -1), (-3, -1), (600, 1), (-700, 1), (499, -1)]);
+    publish(3, &[(7, 1), (601, 1)]);
+    let view = store.read_view();
+    let all = read(&view, T);
+    assert_eq!(all, read(&view, V));
+    let found = |id, range: &KeyRange| {
+        let mut rows = Rows::new();
+        for batch in view.scan_range(RelationId(id), Scan::default(), range).unwrap() {
+            collect(&mut rows, &batch.unwrap());
+        }
+        rows
+    };
+    let bound = |columns: Vec<arrow::array::ArrayRef>, inclusive| Some(KeyBound { columns, inclusive });
+    let (number, text) = (
+        |k: i64| std::sync::Arc::new(arrow::array::Int64Array::from(vec![k])) as arrow::array::ArrayRef,
+        |v: &str| std::sync::Arc::new(arrow::array::StringArray::from(vec![v])) as arrow::array::ArrayRef,
+    );
+    for (low, high) in [(-4, 8), (-700, -499), (498, 601), (7, 7), (8, 7), (-10_000, 10_000), (255, 256)] {
+        for (low_in, high_in) in [(true, true), (true, false), (false, true), (false, false)] {
+            let within = |k: i64| (k > low || (low_in && k == low)) && (k < high || (high_in && k == high));
+            let wanted = all.clone().into_iter().filter(|((k, _), _)| within(*k)).collect::<Rows>();
+            let range = KeyRange { from: bound(vec![number(low)], low_in), until: bound(vec![number(high)], high_in) };
+            assert_eq!(found(T, &range), wanted, "{range:?}");
+            // Of the rows, which are the keys of the other relation: one value of the first column, a range of the second.
+            for v in ["a", "\u{ff}", "none"] {
+                let wanted = wanted.clone().into_iter().filter(|((_, w), _)| w == v).collect::<Rows>();
+                let range =
+                    KeyRange { from: bound(vec![text(v), number(low)], low_in), until: bound(vec![text(v), number(high)], high_in) };
+                assert_eq!(found(V, &range), wanted, "{range:?}");
+            }
+        }
+        let above = KeyRange { from: bound(vec![number(low)], false), until: None };
+        assert_eq!(found(T, &above), all.clone().into_iter().filter(|((k, _), _)| *k > low).collect::<Rows>());
+        let below = KeyRange { from: None, until: bound(vec![number(low)], true) };
+        assert_eq!(found(T, &below), all.clone().into_iter().filter(|((k, _), _)| *k <= low).collect::<Rows>());
+    }
+    let prefix = KeyRange { from: bound(vec![text("b")], true), until: bound(vec![text("b")], true) };
+    assert_eq!(found(V, &prefix), all.into_iter().filter(|((_, v), _)| v == "b").collect::<Rows>());
+}
+
+/// Of many rows a small range is searched for, a large one is not.
+#[test]
+fn a_range_is_searched_for_where_that_pays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    store.relation_add(spec(T, true));
+    store.publish(RelationId(T), 1, vec![delta(&(0..210_000).map(|k| (k, "x", 1)).collect::<Vec<_>>())]);
+    store.set_visible(1, 0);
+    let number = |k: i64| Arc::new(arrow::array::Int64Array::from(vec![k])) as arrow::array::ArrayRef;
+    let below = |k: i64| KeyRange { from: None, until: Some(KeyBound { columns: vec![number(k)], inclusive: false }) };
+    let rows = |range| {
+        let scan = Scan { projection: Some(vec![]), keys: Some(range), ..Scan::default() };
+        store.read_view().scan(RelationId(T), scan).unwrap().map(|b| b.unwrap().num_rows()).sum::<usize>()
+    };
+    assert_eq!(rows(below(100)), 100, "before a checkpoint");
+    store.commit(checkpoint(1, 0)).unwrap();
+    assert_eq!(rows(below(100)), 100);
+    assert_eq!(rows(below(100_000)), 210_000, "who asks still has to filter");
 }
