@@ -21,7 +21,7 @@ async fn a_kill_in_the_middle_is_gone_on_from_and_cancel_leaves_nothing() {
     run(&client, "INSERT INTO n SELECT i % 50, 'n' || (i % 7) FROM generate_series(1, 700) AS s(i)").await;
     run(&client, "CREATE MATERIALIZED VIEW other AS SELECT count(*) AS rows FROM t").await;
     run(&client, "SET background_ddl = on").await;
-    run(&client, "CREATE MATERIALIZED VIEW j WITH (backfill_rate_limit = 10000) AS SELECT t.id, t.v, n.name FROM t JOIN n ON t.g = n.g")
+    run(&client, "CREATE MATERIALIZED VIEW j WITH (backfill_rate_limit = 4000) AS SELECT t.id, t.v, n.name FROM t JOIN n ON t.g = n.g")
         .await;
     run(&client, "CREATE MATERIALIZED VIEW s AS SELECT name, count(*) AS c, sum(v) AS v FROM j GROUP BY name").await;
     let done = "SELECT rows_done FROM millpond.jobs WHERE name = 'j'";
