@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use millpond_common::{Epoch, Error, Result, SqlState};
 use parking_lot::{Mutex, RwLock};
@@ -22,6 +23,9 @@ const DATA: &str = "data";
 const LOG: &str = "log";
 const MIB: usize = 1 << 20;
 const LZ4_ACCELERATION: i32 = 10;
+/// How often a write that has to wait for a flush looks whether it must still, and how long it waits if flushes have failed before.
+const STALL_LOOK: Duration = Duration::from_millis(1);
+const STALL_MAX: Duration = Duration::from_secs(1);
 
 type Weighted = Arc<RwLock<HashSet<u32>>>;
 
@@ -78,7 +82,7 @@ impl Rocks {
         if (current.compression, current.write_buffer_bytes) != (tuning.compression, tuning.write_buffer_bytes) {
             self.keep_files()?;
             let set = self.set_options(tuning);
-            if self.db.property_int_value("rocksdb.background-errors").map_err(storage_error)? != Some(0) {
+            if self.background_failures()? != 0 {
                 // A write says what it was.
                 self.write_synced(WriteBatch::default())?;
                 return Err(Error::new(SqlState::IO_ERROR, "storage has failed in the background, its settings stay as they are"));
@@ -136,8 +140,36 @@ impl Rocks {
     pub(crate) fn write_synced(&self, batch: WriteBatch) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(!planted("sync-omitted"));
-        let written = self.db.write_opt(batch, &options).map_err(storage_error);
-        if planted("error-ignored") { Ok(()) } else { written }
+        // Left to itself, RocksDB waits as long as a memtable cannot be written out: for ever, if there is no space.
+        options.set_no_slowdown(true);
+        let bytes = batch.data().to_vec();
+        let mut written = self.db.write_opt(batch, &options);
+        let mut stalled = None;
+        while written.as_ref().is_err_and(|e| e.kind() == ErrorKind::Incomplete) {
+            let failures = self.background_failures()?;
+            let (failures_before, since) = *stalled.get_or_insert_with(|| (failures, Instant::now()));
+            if failures > failures_before || failures > 0 && since.elapsed() > STALL_MAX {
+                return Err(self.background_error());
+            }
+            std::thread::sleep(STALL_LOOK);
+            written = self.db.write_opt(WriteBatch::from_data(&bytes), &options);
+        }
+        if planted("error-ignored") { Ok(()) } else { written.map_err(storage_error) }
+    }
+
+    /// How many of its flushes and compactions have failed.
+    fn background_failures(&self) -> Result<u64> {
+        Ok(self.db.property_int_value("rocksdb.background-errors").map_err(storage_error)?.unwrap_or(0))
+    }
+
+    /// The last of these failures, from RocksDB's own messages: it tells nobody else.
+    fn background_error(&self) -> Error {
+        let log = self.db.path().join("LOG");
+        let text = std::fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let (_, what) = text.lines().rev().find_map(|line| line.split_once("Background IO error ")).unwrap_or_default();
+        let state = if what.contains("No space left") { SqlState::DISK_FULL } else { SqlState::IO_ERROR };
+        let detail = if what.is_empty() { format!("\"{}\" says why.", log.display()) } else { what.to_owned() };
+        Error::new(state, "the data directory's storage failed in the background").with_detail(detail)
     }
 
     /// The number of the last ingested checkpoint.
