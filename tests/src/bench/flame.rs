@@ -31,6 +31,7 @@ pub async fn measure(arguments: &Arguments, directory: &Path) {
     std::fs::create_dir_all(directory).unwrap();
     for query in &arguments.queries {
         let dir = tempfile::tempdir().unwrap();
+        crate::usage::warm_memory();
         let server = Server::start(dir.path(), &["--parallelism", "1", "--log", "warn"]).await;
         let client = server.connect().await;
         run(&client, &nexmark::sources(arguments.events)).await;
