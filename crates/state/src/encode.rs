@@ -4,7 +4,7 @@ use millpond_common::{Epoch, Result};
 
 use crate::ahead::{AHEAD, ends, look};
 use crate::relation::{EncodedRows, RelationMeta, Run};
-use crate::sort_key::{SortKey, Sorted, order, sort};
+use crate::sort_key::{Item, order, sort};
 
 /// What happens to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,27 +26,16 @@ struct Part {
 }
 
 /// One row of one part.
-struct Item {
-    sort: SortKey,
+struct Row {
     part: u32,
     row: u32,
     weight: i64,
 }
 
-impl Sorted for Item {
-    fn sort(&mut self) -> &mut SortKey {
-        &mut self.sort
-    }
-
-    fn sorted(&self) -> SortKey {
-        self.sort
-    }
-}
-
 /// All rows of some runs, sorted by key and, within a key, in the order of the runs.
 pub(crate) struct Encoded {
     parts: Vec<Part>,
-    items: Vec<Item>,
+    items: Vec<Item<Row>>,
     pub(crate) keyed: bool,
 }
 
@@ -63,37 +52,35 @@ impl Encoded {
         }
         let mut items = Vec::with_capacity(rows.iter().map(|(_, delta)| delta.len()).sum());
         for (part, (vnodes, delta)) in rows.iter().enumerate() {
-            items.extend(vnodes.iter().enumerate().map(|(row, vnode)| {
-                let sort = SortKey::of(*vnode);
-                Item { sort, part: part as u32, row: row as u32, weight: delta.weight(row) }
-            }));
+            items.extend(
+                vnodes
+                    .iter()
+                    .enumerate()
+                    .map(|(row, vnode)| Item::new(*vnode, Row { part: part as u32, row: row as u32, weight: delta.weight(row) })),
+            );
         }
         let encoded = Encoded { parts, items: vec![], keyed };
         // Stable: rows of one key stay in the order of their runs.
-        sort(&mut items, &|item| encoded.key(item));
+        sort(&mut items, &|row| encoded.key(row));
         Ok(Encoded { items, ..encoded })
     }
 
-    fn key(&self, item: &Item) -> &[u8] {
-        self.parts.get(item.part as usize).map_or(&[], |p| p.keys.get(item.row as usize))
+    fn key(&self, row: &Row) -> &[u8] {
+        self.parts.get(row.part as usize).map_or(&[], |p| p.keys.get(row.row as usize))
     }
 
-    fn value(&self, item: &Item) -> &[u8] {
-        let values = self.parts.get(item.part as usize).and_then(|p| p.values.as_ref());
-        values.map_or(&[], |v| v.get(item.row as usize))
+    fn value(&self, row: &Row) -> &[u8] {
+        let values = self.parts.get(row.part as usize).and_then(|p| p.values.as_ref());
+        values.map_or(&[], |v| v.get(row.row as usize))
     }
 
-    fn vnode(&self, item: &Item) -> u8 {
-        item.sort.vnode()
-    }
-
-    fn epoch(&self, item: &Item) -> Epoch {
-        self.parts.get(item.part as usize).map_or(0, |p| p.epoch)
+    fn epoch(&self, item: &Item<Row>) -> Epoch {
+        self.parts.get(item.place.part as usize).map_or(0, |p| p.epoch)
     }
 
     /// An upper bound of how many changes there are, and of their bytes' sum.
     pub(crate) fn size_hint(&self) -> (usize, usize) {
-        let sample = self.items.iter().take(256).map(|i| 1 + self.key(i).len() + self.value(i).len());
+        let sample = self.items.iter().take(256).map(|i| 1 + self.key(&i.place).len() + self.value(&i.place).len());
         let (count, sum) = sample.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes));
         (self.items.len(), (sum * self.items.len()).checked_div(count).unwrap_or(0))
     }
@@ -102,28 +89,28 @@ impl Encoded {
     pub(crate) fn for_each<E>(&self, mut f: impl FnMut(u8, &[u8], Change<'_>) -> Result<(), E>) -> Result<(), E> {
         let mut done = 0;
         let mut seen = 0;
-        for group in self.items.chunk_by(|a, b| order(a, b, &|item| self.key(item)).is_eq()) {
+        for group in self.items.chunk_by(|a, b| order(a, b, &|row| self.key(row)).is_eq()) {
             let Some(first) = group.first() else { continue };
             if done + group.len() > seen {
                 let next = self.items.iter().skip(done).take(AHEAD.max(group.len()));
-                look(next.map(|item| ends(self.key(item)) ^ ends(self.value(item))));
+                look(next.map(|item| ends(self.key(&item.place)) ^ ends(self.value(&item.place))));
                 seen = done + AHEAD.max(group.len());
             }
             done += group.len();
             let change = if self.keyed {
                 self.net_of_keyed(group)
             } else {
-                Some(group.iter().map(|i| i.weight).sum()).filter(|w| *w != 0).map(Change::Add)
+                Some(group.iter().map(|i| i.place.weight).sum()).filter(|w| *w != 0).map(Change::Add)
             };
             if let Some(change) = change {
-                f(self.vnode(first), self.key(first), change)?;
+                f(first.vnode(), self.key(&first.place), change)?;
             }
         }
         Ok(())
     }
 
     /// The last epoch in which the key's rows do not cancel out decides: its insertion, or deletion if there is none.
-    fn net_of_keyed(&self, group: &[Item]) -> Option<Change<'_>> {
+    fn net_of_keyed(&self, group: &[Item<Row>]) -> Option<Change<'_>> {
         if let [only] = group {
             return self.net_of_epoch(std::slice::from_ref(only));
         }
@@ -136,21 +123,21 @@ impl Encoded {
         None
     }
 
-    fn net_of_epoch(&self, group: &[Item]) -> Option<Change<'_>> {
+    fn net_of_epoch(&self, group: &[Item<Row>]) -> Option<Change<'_>> {
         if let [only] = group {
-            return match only.weight {
+            return match only.place.weight {
                 0 => None,
-                w if w > 0 => Some(Change::Put(self.value(only))),
+                w if w > 0 => Some(Change::Put(self.value(&only.place))),
                 _ => Some(Change::Delete),
             };
         }
         // Few rows share a key: mostly the old one and the new one.
         let mut sums: Vec<(&[u8], i64)> = Vec::with_capacity(group.len());
         for item in group {
-            let value = self.value(item);
+            let value = self.value(&item.place);
             match sums.iter_mut().find(|(v, _)| *v == value) {
-                Some((_, sum)) => *sum += item.weight,
-                None => sums.push((value, item.weight)),
+                Some((_, sum)) => *sum += item.place.weight,
+                None => sums.push((value, item.place.weight)),
             }
         }
         let put = sums.iter().rev().find(|(_, sum)| *sum > 0).map(|(value, _)| Change::Put(value));

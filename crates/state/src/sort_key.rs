@@ -12,14 +12,9 @@ const LEVELS: usize = 64;
 /// Of each key of a sort: its first byte, the virtual node, and of what follows the 14 bytes in which the keys begin to differ, filled up with zeros;
 /// then how many bytes these were, or 16 if there are more. So keys in this order are in theirs, and equal ones that are whole are equal keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SortKey(u64, u64);
+struct SortKey(u64, u64);
 
 impl SortKey {
-    /// Of the virtual node alone, until the items are sorted.
-    pub(crate) fn of(vnode: u8) -> Self {
-        SortKey(u64::from(vnode) << 56, 0)
-    }
-
     /// What of a key comes after the first bytes that all have.
     fn after(self, shared: usize, key: &[u8]) -> Self {
         let rest = key.get(shared..).unwrap_or_default();
@@ -32,9 +27,8 @@ impl SortKey {
         SortKey((whole >> 64) as u64, whole as u64)
     }
 
-    /// The virtual node.
     #[inline]
-    pub(crate) fn vnode(self) -> u8 {
+    fn vnode(self) -> u8 {
         (self.0 >> 56) as u8
     }
 
@@ -43,34 +37,44 @@ impl SortKey {
     }
 }
 
-/// What is sorted.
-pub(crate) trait Sorted {
-    /// Where the sort key is.
-    fn sort(&mut self) -> &mut SortKey;
-    /// The same.
-    fn sorted(&self) -> SortKey;
+/// What is sorted: where a key is, with what it is sorted by.
+pub(crate) struct Item<T> {
+    sort: SortKey,
+    pub(crate) place: T,
+}
+
+impl<T> Item<T> {
+    /// Not sorted yet.
+    pub(crate) fn new(vnode: u8, place: T) -> Self {
+        Item { sort: SortKey(u64::from(vnode) << 56, 0), place }
+    }
+
+    /// The key's virtual node.
+    #[inline]
+    pub(crate) fn vnode(&self) -> u8 {
+        self.sort.vnode()
+    }
 }
 
 /// Sorts by virtual node and key, of which `key` gives all but the virtual node; equal keys stay in their order. Items are brought in order by the
 /// bytes in which their keys begin to differ, then those that are alike in these by the bytes after them. So each key is looked at a few times, one after
 /// the other, and not at every comparison.
-pub(crate) fn sort<'k, T: Sorted>(items: &mut [T], key: &impl Fn(&T) -> &'k [u8]) {
+pub(crate) fn sort<'k, T>(items: &mut [Item<T>], key: &impl Fn(&T) -> &'k [u8]) {
     sort_level(items, key, LEVELS);
 }
 
-fn sort_level<'k, T: Sorted>(items: &mut [T], key: &impl Fn(&T) -> &'k [u8], levels: usize) {
+fn sort_level<'k, T>(items: &mut [Item<T>], key: &impl Fn(&T) -> &'k [u8], levels: usize) {
     if items.len() <= FEW || levels == 0 {
         return items.sort_by(|a, b| order(a, b, key));
     }
-    let shared = shared(items.iter().map(key));
+    let shared = shared(items.iter().map(|item| key(&item.place)));
     for item in items.iter_mut() {
-        let sort = item.sorted().after(shared, key(item));
-        *item.sort() = sort;
+        item.sort = item.sort.after(shared, key(&item.place));
     }
-    items.sort_by_key(T::sorted);
-    for alike in items.chunk_by_mut(|a, b| a.sorted() == b.sorted()) {
+    items.sort_by_key(|item| item.sort);
+    for alike in items.chunk_by_mut(|a, b| a.sort == b.sort) {
         if let [first, _, ..] = alike
-            && !first.sorted().is_whole()
+            && !first.sort.is_whole()
         {
             sort_level(alike, key, levels - 1);
         }
@@ -78,8 +82,8 @@ fn sort_level<'k, T: Sorted>(items: &mut [T], key: &impl Fn(&T) -> &'k [u8], lev
 }
 
 /// Orders two items by virtual node and key.
-pub(crate) fn order<'k, T: Sorted>(a: &T, b: &T, key: &impl Fn(&T) -> &'k [u8]) -> Ordering {
-    a.sorted().vnode().cmp(&b.sorted().vnode()).then_with(|| key(a).cmp(key(b)))
+pub(crate) fn order<'k, T>(a: &Item<T>, b: &Item<T>, key: &impl Fn(&T) -> &'k [u8]) -> Ordering {
+    a.vnode().cmp(&b.vnode()).then_with(|| key(&a.place).cmp(key(&b.place)))
 }
 
 /// How many bytes all of these begin with.
@@ -97,22 +101,6 @@ fn shared<'k>(mut all: impl Iterator<Item = &'k [u8]>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Item<'k> {
-        sort: SortKey,
-        key: &'k [u8],
-        number: usize,
-    }
-
-    impl Sorted for Item<'_> {
-        fn sort(&mut self) -> &mut SortKey {
-            &mut self.sort
-        }
-
-        fn sorted(&self) -> SortKey {
-            self.sort
-        }
-    }
 
     /// Keys of few different bytes, so that many are alike far in, some the same, some the beginnings of others.
     #[test]
@@ -133,10 +121,10 @@ mod tests {
             let keys = keys.collect::<Vec<_>>();
             let mut expected = keys.iter().enumerate().map(|(number, (vnode, key))| (*vnode, key.as_slice(), number)).collect::<Vec<_>>();
             expected.sort();
-            let items = keys.iter().enumerate().map(|(number, (vnode, key))| Item { sort: SortKey::of(*vnode), key, number });
+            let items = keys.iter().enumerate().map(|(number, (vnode, key))| Item::new(*vnode, (key.as_slice(), number)));
             let mut items = items.collect::<Vec<_>>();
-            sort(&mut items, &|item| item.key);
-            let found = items.iter().map(|i| (i.sort.vnode(), i.key, i.number)).collect::<Vec<_>>();
+            sort(&mut items, &|(key, _)| *key);
+            let found = items.iter().map(|i| (i.vnode(), i.place.0, i.place.1)).collect::<Vec<_>>();
             assert_eq!(found, expected);
         }
     }

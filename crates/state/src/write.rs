@@ -12,7 +12,7 @@ use crate::directory;
 use crate::encode::Encoded;
 use crate::relation::{Relation, runs_between};
 use crate::run::{Overlay, SortedRun};
-use crate::sort_key::{SortKey, Sorted, order, sort};
+use crate::sort_key::{Item, order, sort};
 use crate::sst::{SstWriter, Written};
 use crate::tables::Entries;
 
@@ -104,41 +104,31 @@ pub(crate) fn write_files(
 }
 
 /// Where an entry of a state table is, while they are sorted.
-struct Item {
-    sort: SortKey,
+struct Place {
     piece: u32,
     number: u32,
-}
-
-impl Sorted for Item {
-    fn sort(&mut self) -> &mut SortKey {
-        &mut self.sort
-    }
-
-    fn sorted(&self) -> SortKey {
-        self.sort
-    }
 }
 
 fn write_state(writer: &mut SstWriter<'_>, id: u32, pieces: &[Entries]) -> Result<()> {
     let mut items = Vec::with_capacity(pieces.iter().map(Entries::len).sum());
     for (piece, entries) in pieces.iter().enumerate() {
-        items.extend(entries.iter().enumerate().map(|(number, (key, _))| {
-            let sort = SortKey::of(key.first().copied().unwrap_or(0));
-            Item { sort, piece: piece as u32, number: number as u32 }
-        }));
+        items.extend(
+            entries.iter().enumerate().map(|(number, (key, _))| {
+                Item::new(key.first().copied().unwrap_or(0), Place { piece: piece as u32, number: number as u32 })
+            }),
+        );
     }
-    let entry = |item: &Item| pieces.get(item.piece as usize).map_or((&[][..], None), |p| p.entry(item.number as usize));
-    let rest = |item: &Item| entry(item).0.get(1..).unwrap_or_default();
+    let entry = |place: &Place| pieces.get(place.piece as usize).map_or((&[][..], None), |p| p.entry(place.number as usize));
+    let rest = |place: &Place| entry(place).0.get(1..).unwrap_or_default();
     sort(&mut items, &rest);
     // Each key comes once; should it not, the later entry counts.
     for (number, item) in items.iter().enumerate() {
         if number % AHEAD == 0 {
-            let next = items.iter().skip(number).take(AHEAD).map(entry);
+            let next = items.iter().skip(number).take(AHEAD).map(|item| entry(&item.place));
             look(next.map(|(key, value)| ends(key) ^ ends(value.unwrap_or_default())));
         }
         if items.get(number + 1).is_none_or(|next| order(item, next, &rest).is_ne()) {
-            let (key, value) = entry(item);
+            let (key, value) = entry(&item.place);
             writer.entry(id, key, value)?;
         }
     }

@@ -316,16 +316,24 @@ pub(super) struct Export {
 impl Export {
     /// Whether all of the epoch's output is here.
     pub fn is_complete(&self, epoch: Epoch) -> bool {
-        self.complete.get() > epoch
+        self.open() > epoch
     }
+
+    /// The first epoch that is not complete.
+    pub fn open(&self) -> Epoch {
+        self.complete.get()
+    }
+
     /// What has not been taken.
     pub fn waiting(&self) -> Vec<(Epoch, Delta)> {
         self.deltas.borrow().iter().flat_map(|(epoch, deltas)| deltas.iter().map(|d| (*epoch, d.clone()))).collect()
     }
+
     /// Output that it had before.
     pub fn put(&self, epoch: Epoch, delta: Delta) {
         self.deltas.borrow_mut().entry(epoch).or_default().push(delta);
     }
+
     /// Takes the epoch's output.
     pub fn take(&self, epoch: Epoch) -> Vec<Delta> {
         self.deltas.borrow_mut().remove(&epoch).unwrap_or_default()

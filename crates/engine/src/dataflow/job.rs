@@ -266,7 +266,8 @@ impl LocalJob {
 
     /// An epoch begins, at this time.
     pub fn tick(&mut self, epoch: Epoch, lifetime: Lifetime) {
-        if let Some(Err(error)) = self.ticks.as_mut().map(|ticks| ticks.tick(epoch, lifetime)) {
+        let open = self.export.open();
+        if let Some(Err(error)) = self.ticks.as_mut().map(|ticks| ticks.tick(epoch, lifetime, open)) {
             self.failure.set(error);
         }
     }

@@ -16,14 +16,18 @@ use super::adapter::ChunkStream;
 use super::chunk::Chunk;
 use crate::operators::expiring::Lifetime;
 
-/// More than may be on their way.
-const EPOCHS_KEPT: usize = 16;
-
-/// By epoch.
+/// By epoch, of those that are on their way.
 #[derive(Clone, Default)]
 pub(super) struct Lifetimes(Rc<RefCell<BTreeMap<Epoch, Lifetime>>>);
 
 impl Lifetimes {
+    /// An epoch begins; those before `open` are complete.
+    fn begin(&self, epoch: Epoch, lifetime: Lifetime, open: Epoch) {
+        let mut all = self.0.borrow_mut();
+        *all = all.split_off(&open);
+        all.insert(epoch, lifetime);
+    }
+
     /// That of an epoch; of one in which the job had nothing to do: the next one's.
     pub fn get(&self, epoch: Epoch) -> Option<Lifetime> {
         self.0.borrow().range(epoch..).next().map(|(_, lifetime)| *lifetime)
@@ -43,13 +47,9 @@ impl Ticks {
         (Ticks { handle, lifetimes: Lifetimes::default() }, stream)
     }
 
-    /// An epoch of the job begins.
-    pub fn tick(&mut self, epoch: Epoch, lifetime: Lifetime) -> Result<()> {
-        let mut lifetimes = self.lifetimes.0.borrow_mut();
-        lifetimes.insert(epoch, lifetime);
-        while lifetimes.len() > EPOCHS_KEPT {
-            lifetimes.pop_first();
-        }
+    /// An epoch of the job begins; those before `open` are complete.
+    pub fn tick(&mut self, epoch: Epoch, lifetime: Lifetime, open: Epoch) -> Result<()> {
+        self.lifetimes.begin(epoch, lifetime, open);
         if *self.handle.time() < epoch {
             self.handle.advance_to(epoch);
         }
@@ -59,5 +59,22 @@ impl Ticks {
         self.handle.send_batch(&mut Chunk(Delta::new(batch, None)));
         self.handle.advance_to(epoch + 1);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many epochs are on their way, each has its own time, on every worker.
+    #[test]
+    fn an_epoch_has_its_time_until_it_is_complete() {
+        let (lifetimes, at) = (Lifetimes::default(), |now| Lifetime { now, ttl: Some(10) });
+        (1..=100).for_each(|epoch| lifetimes.begin(epoch, at(1000 + epoch), 1));
+        let now = |epoch| lifetimes.get(epoch).map(|l| l.now);
+        assert_eq!([1, 50, 100, 101].map(now), [Some(1001), Some(1050), Some(1100), None]);
+        lifetimes.begin(103, at(1103), 90);
+        assert_eq!([90, 102, 103].map(now), [Some(1090), Some(1103), Some(1103)], "an epoch without work has the next one's");
+        assert_eq!(lifetimes.0.borrow().len(), 12, "complete ones are forgotten");
     }
 }
