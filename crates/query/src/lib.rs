@@ -27,6 +27,8 @@ mod dropping;
 mod error;
 mod execution;
 mod exists;
+#[cfg(test)]
+mod fresh;
 mod gate;
 mod jobs;
 mod keys;

@@ -158,8 +158,9 @@ fn operand(expr: &Expr, wanted: &DataType) -> Option<Operand> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::fresh::with_session;
     use crate::prepared::PlanKey;
-    use crate::{CancelToken, Database, DatabaseOptions, Response, Session, Startup};
+    use crate::{Response, Session};
     use arrow::array::{Int64Array, StringArray};
     use arrow::util::display::array_value_to_string;
     use futures::StreamExt;
@@ -191,14 +192,9 @@ mod tests {
 
     #[test]
     fn rows_are_read_by_their_key_without_a_planner() {
-        let directory = tempfile::tempdir().unwrap();
-        let options = DatabaseOptions { directory: directory.path().into(), workers: 1, memory: 64 << 20, storage: None };
-        let database = Database::open(&options).unwrap();
-        tokio::runtime::Runtime::new().unwrap().block_on(async {
-            let startup = Startup { user: "tester".into(), database: None, parameters: Default::default(), process_id: 1, client: None };
-            let mut session = database.connect(startup, Arc::new(|_| {}), CancelToken::new()).unwrap();
+        with_session(async |session| {
             for sql in SETUP {
-                run(&mut session, sql, vec![]).await;
+                run(session, sql, vec![]).await;
             }
             let (int, text) = (
                 |v: Option<i64>| Arc::new(Int64Array::from(vec![v])) as ArrayRef,
@@ -219,17 +215,16 @@ mod tests {
                 ("SELECT n FROM s WHERE a = $1 OR a = 2", vec![int(Some(1))], false, "1, 2"),
                 ("SELECT count(*) FROM s WHERE a = $1", vec![int(Some(1))], false, "1"),
             ] {
-                assert_eq!(run(&mut session, sql, parameters).await, (looked_up, rows.to_string()), "{sql}");
+                assert_eq!(run(session, sql, parameters).await, (looked_up, rows.to_string()), "{sql}");
             }
             let statement = session.prepare("SELECT n FROM s WHERE a = $1", &[]).await.unwrap();
-            run(&mut session, "BEGIN", vec![]).await;
-            run(&mut session, "INSERT INTO t VALUES (2, 'own', 1)", vec![]).await;
-            assert_eq!(run(&mut session, "SELECT v FROM t WHERE a = $1 AND b = 'own'", vec![int(Some(2))]).await, (true, "1".into()));
-            run(&mut session, "ROLLBACK", vec![]).await;
-            run(&mut session, "DROP VIEW w", vec![]).await;
-            run(&mut session, "DROP MATERIALIZED VIEW s", vec![]).await;
+            run(session, "BEGIN", vec![]).await;
+            run(session, "INSERT INTO t VALUES (2, 'own', 1)", vec![]).await;
+            assert_eq!(run(session, "SELECT v FROM t WHERE a = $1 AND b = 'own'", vec![int(Some(2))]).await, (true, "1".into()));
+            run(session, "ROLLBACK", vec![]).await;
+            run(session, "DROP VIEW w", vec![]).await;
+            run(session, "DROP MATERIALIZED VIEW s", vec![]).await;
             assert!(session.execute(&statement, vec![int(Some(1))], false).await.is_err(), "what is gone is not read");
-            database.shutdown().await.unwrap();
         });
     }
 }

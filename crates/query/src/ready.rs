@@ -200,8 +200,9 @@ impl RecordBatchStream for LentRows {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::fresh::with_session;
     use crate::prepared::PlanKey;
-    use crate::{CancelToken, Database, DatabaseOptions, Response, Session, Startup};
+    use crate::{Response, Session};
     use arrow::array::StringArray;
     use arrow::util::display::array_value_to_string;
 
@@ -303,17 +304,11 @@ mod tests {
     }
 
     fn on_a_database(test: impl AsyncFnOnce(&mut Session)) {
-        let directory = tempfile::tempdir().unwrap();
-        let options = DatabaseOptions { directory: directory.path().into(), workers: 1, memory: 64 << 20, storage: None };
-        let database = Database::open(&options).unwrap();
-        tokio::runtime::Runtime::new().unwrap().block_on(async {
-            let startup = Startup { user: "tester".into(), database: None, parameters: Default::default(), process_id: 1, client: None };
-            let mut session = database.connect(startup, Arc::new(|_| {}), CancelToken::new()).unwrap();
+        with_session(async |session| {
             for sql in SETUP {
-                run(&mut session, sql).await;
+                run(session, sql).await;
             }
-            test(&mut session).await;
-            database.shutdown().await.unwrap();
+            test(session).await;
         });
     }
 

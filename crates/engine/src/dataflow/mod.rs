@@ -1,7 +1,8 @@
 //! The dataflow on timely workers: the only place that names timely.
 //!
 //! - [`worker`]: a worker thread's loop: commands in, reports out
-//! - [`job`]: a job's dataflow, built from its stream plan
+//! - [`job`]: a job at work on one worker
+//! - [`graph`]: how its dataflow is built from its stream plan
 //! - [`adapter`]: how an [`crate::operators::Operator`] becomes a timely operator that acts once per epoch
 //! - [`import`]: how a relation's changes enter a job
 //! - [`backfill`]: how a new job gets what a relation already holds
@@ -13,6 +14,7 @@
 mod adapter;
 mod backfill;
 mod chunk;
+mod graph;
 mod import;
 mod job;
 mod residency;
@@ -22,5 +24,5 @@ mod unaligned;
 mod worker;
 
 pub(crate) use chunk::{decode_chunk, encode_chunk};
-pub(crate) use job::state_table_counts;
+pub(crate) use graph::state_table_counts;
 pub(crate) use worker::{Workers, spawn};
