@@ -16,8 +16,9 @@ pub struct RelationSpec {
     /// Columns whose values are unique: the primary key of a table, or the key of a view's result where
     /// the plan knows one. Stored rows are found by it. `None`: a multiset, keyed by the whole row.
     pub key: Option<Vec<usize>>,
-    /// Whether rows are only ever inserted.
-    pub append_only: bool,
+    /// Its rows are only ever inserted, and stay in the order in which they came; it has no key then.
+    #[serde(default)]
+    pub appended: bool,
 }
 
 impl RelationSpec {

@@ -42,7 +42,7 @@ pub(crate) fn spec() -> RelationSpec {
         field("error", text),
         field("at", number),
     ]);
-    RelationSpec { id: DEAD_LETTERS, schema: Arc::new(schema), key: Some(vec![0, 1]), append_only: false }
+    RelationSpec { id: DEAD_LETTERS, schema: Arc::new(schema), key: Some(vec![0, 1]), appended: false }
 }
 
 /// All that a view of the store has, the oldest first.

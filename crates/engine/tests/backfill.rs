@@ -17,7 +17,7 @@ use millpond_state::{SavepointKind, Store, StoreOptions};
 const ROWS: i64 = 20_000;
 
 fn table(keyed: bool) -> RelationSpec {
-    RelationSpec { id: RelationId(1), schema: schema(), key: keyed.then(|| vec![0]), append_only: false }
+    RelationSpec { id: RelationId(1), schema: schema(), key: keyed.then(|| vec![0]), appended: false }
 }
 
 async fn open(dir: &Path, workers: usize, keyed: bool, jobs: Vec<JobSpec>) -> Engine {

@@ -228,7 +228,7 @@ mod tests {
     fn spec(key: &[usize]) -> RelationSpec {
         let fields =
             vec![Field::new("a", DataType::Int64, false), Field::new("b", DataType::Utf8, false), Field::new("c", DataType::Int32, true)];
-        RelationSpec { id: RelationId(1), schema: Arc::new(Schema::new(fields)), key: Some(key.to_vec()), append_only: false }
+        RelationSpec { id: RelationId(1), schema: Arc::new(Schema::new(fields)), key: Some(key.to_vec()), appended: false }
     }
 
     fn keys(spec: &RelationSpec, filters: &[Expr]) -> Option<usize> {

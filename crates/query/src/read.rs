@@ -190,7 +190,7 @@ mod tests {
         let (store, _) = Store::open(directory.path(), &StoreOptions { memory: 64 << 20, ..StoreOptions::default() }).unwrap();
         let columns =
             |id: &str| Arc::new(Schema::new(vec![Field::new(id, DataType::Int64, false), Field::new("name", DataType::Utf8, true)]));
-        let spec = RelationSpec { id: RelationId(1000), schema: columns("id"), key: Some(vec![0]), append_only: false };
+        let spec = RelationSpec { id: RelationId(1000), schema: columns("id"), key: Some(vec![0]), appended: false };
         store.relation_add(spec.clone());
         let names = (0..rows).map(|i| format!("n{i}")).collect::<Vec<_>>();
         let data = vec![Arc::new(Int64Array::from_iter_values(0..rows)) as _, Arc::new(StringArray::from(names)) as _];

@@ -37,26 +37,38 @@ struct Change {
 
 impl Change {
     fn new(create: &CreateMaterializedView, old: &Relation, planner: &Planner<'_>, database: &Database) -> Result<Change> {
-        let RelationKind::MaterializedView { job, options: old_options, key: old_key, append_only: old_append_only, .. } = &old.kind else {
+        let RelationKind::MaterializedView {
+            job,
+            options: old_options,
+            key: old_key,
+            append_only: old_append_only,
+            appended: old_appended,
+            ..
+        } = &old.kind
+        else {
             return Err(Error::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a materialized view", old.name)));
         };
         // What is not said stays as it is.
         let options = old_options.iter().chain(&create.options).map(|(name, value)| (name.clone(), value.clone())).collect();
-        let (new, view) = millpond_sql::create_materialized_view(&CreateMaterializedView { options, ..create.clone() }, planner)?;
+        let (mut new, view) = millpond_sql::create_materialized_view(&CreateMaterializedView { options, ..create.clone() }, planner)?;
         check_storable(&new.columns)?;
         let dependents = planner.catalog.dependents(old.id);
         if new.depends_on.contains(&old.id) || new.depends_on.iter().any(|d| dependents.contains(d)) {
             return Err(Error::new(SqlState("42P17"), format!("materialized view \"{}\" cannot depend on itself", old.name)));
         }
         let job = database.engine.jobs().into_iter().find(|j| j.id == *job).ok_or_else(|| Error::internal("a view without a job"))?;
-        let RelationKind::MaterializedView { key, append_only, .. } = &new.kind else {
+        let RelationKind::MaterializedView { key, append_only, appended, .. } = &mut new.kind else {
             return Err(Error::internal("a materialized view is not one"));
         };
         let runs = matches!(job.state, JobState::Running);
         let result = |plan: &StreamPlan| plan.fingerprints().last().copied().flatten();
         let same = runs
-            && (key, *append_only, &new.columns) == (old_key, *old_append_only, &old.columns)
+            && (&*key, *append_only, &new.columns) == (old_key, *old_append_only, &old.columns)
             && result(&view.plan).is_some_and(|r| Some(r) == result(&job.spec.plan));
+        if same {
+            // Its rows stay as they are stored.
+            *appended = *old_appended;
+        }
         let kept = if runs { kept(&view.plan, &job.spec.plan) } else { vec![None; view.plan.nodes.len()] };
         if !same && !dependents.is_empty() {
             check_replacement(old, &new)?;

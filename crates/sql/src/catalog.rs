@@ -91,6 +91,9 @@ pub enum RelationKind {
         key: Option<Vec<usize>>,
         /// Whether rows are only ever added.
         append_only: bool,
+        /// Whether they are stored in the order in which they came.
+        #[serde(default)]
+        appended: bool,
         /// Settings of the server that the view has for itself.
         #[serde(default)]
         options: BTreeMap<String, String>,
@@ -152,12 +155,12 @@ impl Relation {
 
     /// What the store and the engine need to know of it; `None` for what has no stored rows.
     pub fn spec(&self) -> Option<RelationSpec> {
-        let (key, append_only) = match &self.kind {
+        let (key, appended) = match &self.kind {
             RelationKind::Table(table) => (table.primary_key.clone(), false),
-            RelationKind::MaterializedView { key, append_only, .. } => (key.clone(), *append_only),
+            RelationKind::MaterializedView { key, appended, .. } => (key.clone(), *appended),
             RelationKind::Source(_) | RelationKind::View { .. } => return None,
         };
-        Some(RelationSpec { id: self.id, schema: self.columns.clone(), key, append_only })
+        Some(RelationSpec { id: self.id, schema: self.columns.clone(), key, appended })
     }
 
     /// The job that maintains it, for a materialized view.

@@ -160,6 +160,7 @@ pub fn create_materialized_view(statement: &CreateMaterializedView, planner: &Pl
             job: JobId(0),
             key: view.plan.key.clone(),
             append_only: view.plan.append_only,
+            appended: view.plan.append_only && view.plan.key.is_none(),
             options: statement.options.clone(),
         },
         columns: view.schema.clone(),

@@ -12,6 +12,7 @@ use arrow_schema::SchemaRef;
 use millpond_common::{Result, VNODE_COUNT};
 use parking_lot::Mutex;
 
+use crate::appended::AppendedScan;
 use crate::patched::Patched;
 use crate::read_view::Scan;
 use crate::relation::Relation;
@@ -296,12 +297,18 @@ enum Rest {
     Read(Box<ScanStream>),
     Stored(StoredRows),
     Patched(Box<Patched>),
+    Appended(Box<AppendedScan>),
 }
 
 impl RowStream {
     /// Rows that are there.
     pub(crate) fn made(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
         RowStream { schema, rest: Rest::Made(batches.into_iter()) }
+    }
+
+    /// Rows in the order in which they came.
+    pub(crate) fn appended(scan: AppendedScan) -> Self {
+        RowStream { schema: Arc::clone(&scan.schema), rest: Rest::Appended(Box::new(scan)) }
     }
 
     /// Rows that are never kept.
@@ -361,6 +368,7 @@ impl Iterator for RowStream {
             Rest::Read(scan) => scan.next(),
             Rest::Stored(rows) => rows.next().map(|next| next.map(|(batch, _)| batch)),
             Rest::Patched(rows) => rows.next(),
+            Rest::Appended(rows) => rows.next(),
         }
     }
 }

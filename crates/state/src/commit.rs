@@ -112,7 +112,7 @@ impl Store {
 
         let number = turn.number + 1;
         let written =
-            self.poison.guard(write_files(&rocks.file_options(), &self.staging, number, sources, drops.clone(), base.epoch..epoch))?;
+            self.poison.guard(write_files(&rocks.file_options(), &self.staging, number, sources, drops.clone(), (&base, epoch)))?;
         let files_synced = start.elapsed();
         failpoint("commit-files-synced");
 

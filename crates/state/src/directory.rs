@@ -38,9 +38,13 @@ pub(crate) fn claim(dir: &Path) -> Result<File> {
     check_format(dir)?;
     let lock = lock(dir)?;
     // Under the lock, so that two processes that find an empty directory do not both make it theirs.
-    if !check_format(dir)? {
-        fs::create_dir_all(database(dir)).map_err(failed)?;
-        write_format(dir).map_err(failed)?;
+    match check_format(dir)? {
+        Some(version) if format::is_current(version) => {}
+        Some(_) => write_format(dir).map_err(failed)?,
+        None => {
+            fs::create_dir_all(database(dir)).map_err(failed)?;
+            write_format(dir).map_err(failed)?;
+        }
     }
     fs::create_dir_all(staging(dir)).map_err(failed)?;
     sync(dir).map_err(failed)?;
@@ -94,18 +98,18 @@ pub(crate) fn write_format(dir: &Path) -> io::Result<()> {
     replace_file(dir, FORMAT, &format::format_file())
 }
 
-/// Fails unless the directory has a good FORMAT file.
-pub(crate) fn read_format(dir: &Path) -> Result<()> {
+/// The directory's version; fails unless it has a good FORMAT file.
+pub(crate) fn read_format(dir: &Path) -> Result<u32> {
     let path = dir.join(FORMAT);
     let named = |e: Error| e.with_detail(format!("The file is \"{}\".", path.display()));
     fs::read(&path).map_err(Error::from).and_then(|bytes| format::check_format_file(&bytes)).map_err(named)
 }
 
-/// Whether there is a FORMAT file, and a good one; a directory without one must hold nothing of anybody else's.
-fn check_format(dir: &Path) -> Result<bool> {
+/// The version if there is a FORMAT file, and a good one; a directory without one must hold nothing of anybody else's.
+fn check_format(dir: &Path) -> Result<Option<u32>> {
     let failed = |e: io::Error| unusable(dir, &e);
     match dir.join(FORMAT).try_exists() {
-        Ok(true) => return read_format(dir).map(|()| true),
+        Ok(true) => return read_format(dir).map(Some),
         Ok(false) => {}
         Err(e) => return Err(failed(e)),
     }
@@ -120,7 +124,7 @@ fn check_format(dir: &Path) -> Result<bool> {
                 .with_hint("Name an empty directory, or one that Millpond has made."));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// A process that is just ending, or one that another thread of this one is just starting, may hold the lock for a moment.
@@ -225,7 +229,7 @@ mod tests {
         fs::write(dir.path().join(FORMAT_NEW), "MILL").unwrap();
         fs::write(dir.path().join(LOCK), "").unwrap();
         claim(dir.path()).unwrap();
-        assert!(check_format(dir.path()).unwrap());
+        assert!(check_format(dir.path()).unwrap().is_some());
         fs::write(dir.path().join(FORMAT), "MILLPOND").unwrap();
         assert_eq!(claim(dir.path()).unwrap_err().state(), SqlState::DATA_CORRUPTED);
     }

@@ -1,7 +1,8 @@
 //! The bytes on disk: the FORMAT file, the keys of both column families, the checkpoint record.
 //!
 //! Data family: `id u32 BE | virtual node u8 | key`. A relation with a key stores its value columns as an encoded row;
-//! one without a key has the whole row as its key and a weight (i64 LE, summed by the merge operator) as its value.
+//! one without a key has the whole row as its key and a weight (i64 LE, summed by the merge operator) as its value; one that
+//! only grows has blocks of rows ([`appended`](crate::appended)), with a lane in place of the virtual node.
 //! One key stands outside, above all ids: [`MARKER_KEY`], the number of the last checkpoint whose file was ingested.
 //!
 //! Log family: one letter, then what it says: `c` catalog record, `d` a number whose data is to be deleted, `k` the
@@ -14,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Frame;
 
 const FORMAT_MAGIC: &[u8; 8] = b"MILLPOND";
-/// The newest data format that this program reads, and the one it writes.
-const FORMAT_VERSION: u32 = 1;
+/// The newest data format that this program reads, and the one it writes. It reads all before it, and makes a directory that it opens one of this
+/// version. 2: relations that only grow are stored by column, in blocks.
+const FORMAT_VERSION: u32 = 2;
 
 const RECORD: Frame = Frame { magic: b"MPCK", version: 1, what: "the checkpoint record" };
 
@@ -33,8 +35,8 @@ pub(crate) fn format_file() -> Vec<u8> {
     bytes
 }
 
-/// Whether this program can read a data directory with this FORMAT file.
-pub(crate) fn check_format_file(bytes: &[u8]) -> Result<()> {
+/// The version of a data directory with this FORMAT file, if this program can read it.
+pub(crate) fn check_format_file(bytes: &[u8]) -> Result<u32> {
     let damaged = || Error::new(SqlState::DATA_CORRUPTED, "the data directory's FORMAT file is damaged");
     let (magic, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
     let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
@@ -50,7 +52,12 @@ pub(crate) fn check_format_file(bytes: &[u8]) -> Result<()> {
         )
         .with_hint("Start it with the newer version of Millpond that wrote it."));
     }
-    Ok(())
+    Ok(version)
+}
+
+/// Whether a directory of this version is as this program writes it.
+pub(crate) fn is_current(version: u32) -> bool {
+    version == FORMAT_VERSION
 }
 
 /// The part of a data key that says whose it is.

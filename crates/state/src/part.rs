@@ -4,9 +4,10 @@
 use std::ops::Range;
 
 use arrow::array::{BooleanArray, Int64Array};
-use millpond_common::{Delta, RelationId, RelationSpec, Result, VNODE_COUNT};
+use millpond_common::{Delta, RelationId, RelationSpec, Result, VNODE_COUNT, Vnode};
 use serde::{Deserialize, Serialize};
 
+use crate::appended::Cursor;
 use crate::read_view::{ReadView, Scan};
 use crate::relation::RelationMeta;
 use crate::scan::ScanStream;
@@ -75,12 +76,15 @@ impl Unread {
 }
 
 /// Tells changes of keys that a reader has passed from those of keys that it has not.
-pub struct KeySplitter(RelationMeta);
+pub struct KeySplitter {
+    meta: RelationMeta,
+    lane: Vnode,
+}
 
 impl KeySplitter {
-    /// For changes of this relation, with all its columns.
-    pub fn new(spec: RelationSpec) -> Result<Self> {
-        Ok(KeySplitter(RelationMeta::new(spec)?))
+    /// For changes of this relation, with all its columns. If it only grows, they were published under `lane`.
+    pub fn new(spec: RelationSpec, lane: Vnode) -> Result<Self> {
+        Ok(KeySplitter { meta: RelationMeta::new(spec)?, lane })
     }
 
     /// Changes of passed keys, and those of unread ones.
@@ -90,7 +94,12 @@ impl KeySplitter {
             let none = none();
             return Ok((delta, none));
         }
-        let (vnodes, keys) = self.0.encode_keys(&delta.batch)?;
+        if self.meta.spec.appended {
+            let is_unread = Cursor::end(self.lane).key().split_first().is_some_and(|(lane, place)| unread.contains(*lane, place));
+            let none = none();
+            return Ok(if is_unread { (none, delta) } else { (delta, none) });
+        }
+        let (vnodes, keys) = self.meta.encode_keys(&delta.batch)?;
         let is_unread = vnodes.iter().enumerate().map(|(row, vnode)| unread.contains(*vnode, keys.get(row))).collect::<Vec<_>>();
         if is_unread.iter().all(|u| *u) {
             return Ok((none(), delta));
@@ -103,6 +112,9 @@ impl KeySplitter {
 impl ReadView {
     /// The next rows by ascending virtual node and key, about so many, all columns; they leave `unread`.
     pub fn read_part(&self, relation: RelationId, unread: &mut Unread, rows_max: usize) -> Result<Vec<Delta>> {
+        if self.is_appended(relation)? {
+            return self.read_appended(relation, unread, rows_max);
+        }
         let mut parts = Vec::new();
         let mut room = rows_max;
         while room > 0 && !unread.0.is_empty() {
@@ -114,6 +126,23 @@ impl ReadView {
             if let Some(mut from) = last {
                 from.push(0); // the least key after it
                 unread.0.insert(0, Span { from, until: span.until });
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The same of a relation that only grows, by lane, and in each from the last row to the first.
+    fn read_appended(&self, relation: RelationId, unread: &mut Unread, rows_max: usize) -> Result<Vec<Delta>> {
+        let mut parts = Vec::new();
+        let (mut rows, mut bytes) = (rows_max, PART_BYTES_MAX);
+        while rows > 0 && bytes > 0 && !unread.0.is_empty() {
+            let span = unread.0.remove(0);
+            let Some(from) = Cursor::of(&span.from) else { continue };
+            let part = self.appended_part(relation, (from, usize::from(span.until)), (rows, bytes))?;
+            (rows, bytes) = (rows.saturating_sub(part.rows), bytes.saturating_sub(part.bytes));
+            parts.extend(part.batches.into_iter().map(Delta::insert));
+            if let Some(next) = part.next {
+                unread.0.insert(0, Span { from: next.key().to_vec(), until: span.until });
             }
         }
         Ok(parts)

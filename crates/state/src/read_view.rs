@@ -10,6 +10,7 @@ use arrow_schema::SchemaRef;
 use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, SqlState, StateTableId, VNODE_COUNT};
 use parking_lot::Mutex;
 
+use crate::appended::{self, AppendedScan, Cursor};
 pub use crate::columns::RowStream;
 use crate::columns::{ColumnCache, Rows};
 use crate::encode::Change;
@@ -133,6 +134,11 @@ impl ReadView {
         Ok(layers)
     }
 
+    /// The changes since the checkpoint.
+    fn runs<'r>(&self, relation: &'r Relation) -> &'r [Arc<Run>] {
+        runs_between(&relation.runs, self.0.base.epoch, self.0.epoch)
+    }
+
     fn pending_layers(&self, id: RelationId, relation: &Relation) -> Result<Vec<Arc<SortedRun>>> {
         let runs = self.0.pending.iter().filter_map(|p| p.changes.get(&id)).cloned().collect::<Vec<_>>();
         let Some(last) = runs.last() else { return Ok(vec![]) };
@@ -142,6 +148,10 @@ impl ReadView {
     /// Reads rows, in no particular order. A row of weight n appears n times.
     pub fn scan(&self, relation: RelationId, scan: Scan) -> Result<RowStream> {
         let known = self.relation(relation)?;
+        if known.meta.spec.appended {
+            let columns = known.meta.columns(scan.projection)?;
+            return Ok(RowStream::appended(AppendedScan::new(&self.0.base, known, self.runs(known), columns, scan.vnodes)?));
+        }
         if let Some(range) = &scan.keys
             && self.is_small(relation, known, range, &scan.vnodes)?
         {
@@ -153,7 +163,7 @@ impl ReadView {
             return Ok(RowStream::read(ScanStream::new(&self.0.base, known, layers, scan, &[])?));
         }
         let rows = Rows { version: known.stored, vnodes: scan.vnodes };
-        let columns = scan.projection.unwrap_or_else(|| (0..known.meta.places.len()).collect());
+        let columns = known.meta.columns(scan.projection)?;
         let small =
             (!layers.is_empty() && self.row_estimate(relation) <= SMALL_ROWS).then(|| (relation, columns.clone(), rows.vnodes.clone()));
         if let Some((schema, batches)) = small.as_ref().and_then(|s| self.0.small.lock().get(s).cloned()) {
@@ -194,6 +204,17 @@ impl ReadView {
         Ok(found < enough)
     }
 
+    /// Rows of a relation that only grows, about as many as asked for: see [`appended::read_part`].
+    pub(crate) fn appended_part(&self, relation: RelationId, span: (Cursor, usize), room: (usize, usize)) -> Result<appended::Part> {
+        let known = self.relation(relation)?;
+        appended::read_part((&self.0.base, known, self.runs(known)), span, room)
+    }
+
+    /// Whether a relation only grows.
+    pub(crate) fn is_appended(&self, relation: RelationId) -> Result<bool> {
+        Ok(self.relation(relation)?.meta.spec.appended)
+    }
+
     /// The same from a stored key (virtual node first) on, and nothing of it is kept.
     pub(crate) fn scan_from(&self, relation: RelationId, scan: Scan, from: &[u8]) -> Result<ScanStream> {
         let known = self.relation(relation)?;
@@ -206,6 +227,9 @@ impl ReadView {
     pub fn lookup(&self, relation: RelationId, keys: &RecordBatch) -> Result<RecordBatch> {
         let known = self.relation(relation)?;
         let meta = &known.meta;
+        if meta.spec.appended {
+            return Err(Error::internal(format!("relation number {} has no key to look for", relation.0)));
+        }
         let layers = self.layers(relation, known)?;
         let (vnodes, encoded) = meta.encode_key_columns(keys.columns(), keys.num_rows())?;
         let whole = |(row, vnode): (usize, &u8)| [&format::id_prefix(relation.0)[..], &[*vnode], encoded.get(row)].concat();

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow_row::Rows;
-use millpond_common::{Delta, Epoch, RelationId, RelationSpec, Result, RowCodec, hash};
+use millpond_common::{Delta, Epoch, Error, RelationId, RelationSpec, Result, RowCodec, SqlState, Vnode, hash};
 use parking_lot::Mutex;
 
 use crate::columns::StoredVersion;
@@ -50,6 +50,18 @@ impl RelationMeta {
         self.spec.key.is_some()
     }
 
+    /// Which columns a scan reads.
+    pub(crate) fn columns(&self, projection: Option<Vec<usize>>) -> Result<Vec<usize>> {
+        let columns = projection.unwrap_or_else(|| (0..self.places.len()).collect());
+        match columns.iter().find(|c| **c >= self.places.len()) {
+            Some(column) => {
+                let message = format!("relation number {} has no column {column}", self.spec.id.0);
+                Err(Error::new(SqlState::UNDEFINED_COLUMN, message))
+            }
+            None => Ok(columns),
+        }
+    }
+
     /// Virtual nodes and keys of a batch of rows.
     pub(crate) fn encode_keys(&self, batch: &RecordBatch) -> Result<(Vec<u8>, EncodedRows)> {
         let columns = columns(batch, &self.key_columns);
@@ -90,6 +102,8 @@ impl EncodedRows {
 pub(crate) struct Run {
     /// The epoch; of a transaction, its place in the log.
     pub(crate) epoch: Epoch,
+    /// Of a relation that only grows: whose rows they follow.
+    pub(crate) lane: Vnode,
     pub(crate) deltas: Vec<Delta>,
     /// Entries in `deltas`.
     pub(crate) entries: u64,
@@ -103,7 +117,7 @@ impl Run {
         let growth = deltas.iter().map(|d| d.diffs.as_ref().map_or(d.len() as i64, |w| w.values().iter().sum())).sum();
         let entries = deltas.iter().map(|d| d.len() as u64).sum();
         let bytes = deltas.iter().map(|d| d.bytes() as u64).sum();
-        Run { epoch, deltas, entries, growth, bytes }
+        Run { epoch, lane: 0, deltas, entries, growth, bytes }
     }
 }
 

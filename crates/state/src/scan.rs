@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{Schema, SchemaRef};
-use millpond_common::{Error, Result, RowCodec, SqlState};
+use millpond_common::{Error, Result, RowCodec};
 
 use crate::encode::Change;
 use crate::format;
@@ -22,7 +22,8 @@ const BATCH_ROWS: usize = 8192;
 /// Which columns a reader wants, and so which parts of a stored row it needs.
 pub(crate) struct Wanted {
     columns: Vec<usize>,
-    schema: SchemaRef,
+    /// Of the batches.
+    pub(crate) schema: SchemaRef,
     key: bool,
     value: bool,
 }
@@ -192,9 +193,6 @@ impl ScanStream {
     pub(crate) fn new(base: &Arc<Base>, relation: &Relation, layers: Vec<Arc<SortedRun>>, scan: Scan, from: &[u8]) -> Result<Self> {
         let Scan { projection, vnodes, .. } = scan;
         let meta = &relation.meta;
-        if let Some(column) = projection.iter().flatten().find(|c| **c >= meta.places.len()) {
-            return Err(Error::new(SqlState::UNDEFINED_COLUMN, format!("relation number {} has no column {column}", meta.spec.id.0)));
-        }
         let id = meta.spec.id.0;
         let end = if relation.stored_is_void { vnodes.start } else { vnodes.end.max(vnodes.start) };
         let lower = format::vnode_bound(id, vnodes.start).max([&format::id_prefix(id)[..], from].concat());
@@ -202,7 +200,7 @@ impl ScanStream {
         let base = BaseIterator::new(base, lower, upper, true)?;
         let mut overlay = Overlay::new(layers, vnodes);
         overlay.skip_to(from);
-        let buffer = RowBuffer::new(Wanted::new(meta, projection));
+        let buffer = RowBuffer::new(Wanted::new(meta, Some(meta.columns(projection)?)));
         Ok(ScanStream { meta: Arc::clone(meta), base, overlay, spans: None, buffer, repeat: None, done: false })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use millpond_common::{Delta, Epoch, RelationId, RelationSpec, Result, StateTableId};
+use millpond_common::{Delta, Epoch, RelationId, RelationSpec, Result, StateTableId, Vnode};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::WriteBatch;
 
@@ -19,7 +19,7 @@ use crate::relation::{Pending, Relation, RelationMeta, Relations, Run};
 use crate::rocks::{Base, BaseIterator, Rocks, closed, storage_error};
 use crate::savepoint::{self, Savepoints};
 use crate::tiers::Tiers;
-use crate::{ReadView, StoreOptions, Tuning, directory, format, reached};
+use crate::{ReadView, StoreOptions, Tuning, appended, directory, format, reached};
 
 /// What an opened store knows of the time before.
 #[derive(Clone, Debug, Default)]
@@ -223,6 +223,7 @@ impl Store {
         };
         if let Ok(rocks) = self.rocks()
             && !meta.keyed()
+            && !meta.spec.appended
         {
             rocks.weighted.write().insert(id.0);
         }
@@ -288,13 +289,22 @@ impl Store {
         Ok(())
     }
 
-    /// One worker's changes of a relation in an epoch: the exact net change, before that epoch becomes visible.
+    /// Changes of a relation in an epoch that no worker has made: [`publish_from`](Self::publish_from) the first one.
     pub fn publish(&self, relation: RelationId, epoch: Epoch, deltas: Vec<Delta>) {
-        let deltas = deltas.into_iter().filter(|d| !d.is_empty()).collect::<Vec<_>>();
+        self.publish_from(0, relation, epoch, deltas);
+    }
+
+    /// One worker's changes of a relation in an epoch: the exact net change, before that epoch becomes visible. `lane`: the first virtual
+    /// node that the worker owns; rows of a relation that only grows follow those of this lane. They have no weights below 0.
+    pub fn publish_from(&self, lane: Vnode, relation: RelationId, epoch: Epoch, deltas: Vec<Delta>) {
+        let mut deltas = deltas.into_iter().filter(|d| !d.is_empty()).collect::<Vec<_>>();
         if deltas.is_empty() {
             return;
         }
-        let run = Run::new(epoch, deltas);
+        if deltas.iter().any(|d| d.diffs.is_some()) && self.state.lock().relations.get(&relation).is_some_and(|r| r.meta.spec.appended) {
+            deltas = deltas.into_iter().map(appended::repeated).collect();
+        }
+        let run = Run { lane, ..Run::new(epoch, deltas) };
         let mut state = self.state.lock();
         state.running = true;
         debug_assert!(epoch > state.base.epoch, "epoch {epoch} is committed already");

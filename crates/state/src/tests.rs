@@ -1,5 +1,6 @@
 //! The store against a model: a map of rows per relation and epoch, kept by hand.
 
+mod appended;
 mod basics;
 mod columns;
 mod crash;

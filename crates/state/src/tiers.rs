@@ -146,7 +146,7 @@ mod tests {
     fn what_follows_an_empty_rest_is_there() {
         let row =
             |k: i64| RecordBatch::try_from_iter(["k", "v"].map(|name| (name, Arc::new(Int64Array::from(vec![k])) as ArrayRef))).unwrap();
-        let spec = RelationSpec { id: RelationId(1), schema: row(0).schema(), key: Some(vec![0]), append_only: false };
+        let spec = RelationSpec { id: RelationId(1), schema: row(0).schema(), key: Some(vec![0]), appended: false };
         let meta = RelationMeta::new(spec).unwrap();
         let run = |epoch: Epoch| Arc::new(Run::new(epoch, vec![Delta::insert(row(epoch as i64))]));
         let mut tiers = Tiers::new(0);

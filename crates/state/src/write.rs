@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
+use std::sync::Arc;
 
 use millpond_common::{Epoch, Error, Result};
 use rocksdb::Options;
 
 use crate::ahead::{AHEAD, ends, look};
+use crate::appended;
 use crate::directory;
 use crate::encode::Encoded;
 use crate::relation::{Relation, runs_between};
+use crate::rocks::Base;
 use crate::run::{Overlay, SortedRun};
 use crate::sort_key::{Item, order, sort};
 use crate::sst::{SstWriter, Written};
@@ -18,6 +21,9 @@ use crate::tables::Entries;
 
 /// So many entries are written by two threads: fewer are not worth a thread's start, and with more the workers need the core.
 const ENTRIES_FOR_TWO: RangeInclusive<u64> = 20_000..=400_000;
+
+/// Rows of a relation that only grows are so much less work each than other entries.
+const APPENDED_PART: u64 = 8;
 
 /// What one commit writes under one id.
 pub(crate) enum Source<'a> {
@@ -27,8 +33,12 @@ pub(crate) enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// About how much work it is.
     fn entries(&self, epochs: &Range<Epoch>) -> u64 {
         match self {
+            Source::Relation(relation) if relation.meta.spec.appended => {
+                runs_between(&relation.runs, epochs.start, epochs.end).iter().map(|r| r.entries).sum::<u64>() / APPENDED_PART
+            }
             Source::Relation(relation) => runs_between(&relation.runs, epochs.start, epochs.end).iter().map(|r| r.entries).sum(),
             Source::State(pieces) => pieces.iter().map(|p| p.len() as u64).sum(),
         }
@@ -55,7 +65,7 @@ impl<'a> Part<'a> {
         Some(Part { sources: self.sources.split_off(&middle), drops: self.drops.split_off(&middle) })
     }
 
-    fn write(mut self, writer: &mut SstWriter<'_>, epochs: &Range<Epoch>) -> Result<()> {
+    fn write(mut self, writer: &mut SstWriter<'_>, base: &Arc<Base>, epochs: &Range<Epoch>) -> Result<()> {
         let ids = self.sources.keys().chain(&self.drops).copied().collect::<BTreeSet<_>>();
         for id in ids {
             if self.drops.contains(&id) {
@@ -64,6 +74,10 @@ impl<'a> Part<'a> {
             }
             match self.sources.remove(&id) {
                 None => {}
+                Some(Source::Relation(relation)) if relation.meta.spec.appended => {
+                    let runs = runs_between(&relation.runs, epochs.start, epochs.end);
+                    appended::write(writer, base, &relation.meta, runs, self.drops.contains(&id))?;
+                }
                 Some(Source::Relation(relation)) => write_relation(writer, id, relation, epochs)?,
                 Some(Source::State(pieces)) => write_state(writer, id, &pieces)?,
             }
@@ -72,27 +86,28 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Writes everything by ascending key (the runs after the first of two epochs, up to the second), and returns when it is on disk, though nothing refers to it yet.
+/// Writes everything by ascending key (the runs after the last checkpoint, up to an epoch), and returns when it is on disk, though nothing refers to it yet.
 pub(crate) fn write_files(
     options: &Options,
     staging: &Path,
     number: u64,
     sources: BTreeMap<u32, Source<'_>>,
     drops: BTreeSet<u32>,
-    epochs: Range<Epoch>,
+    (base, epoch): (&Arc<Base>, Epoch),
 ) -> Result<Written> {
+    let epochs = base.epoch..epoch;
     let mut first = Part { sources, drops };
     let second = first.split_off(&epochs);
     let mut writer = SstWriter::new(options, staging, number);
     let written = match second {
         None => {
-            first.write(&mut writer, &epochs)?;
+            first.write(&mut writer, base, &epochs)?;
             writer.finish()?
         }
         Some(second) => std::thread::scope(|scope| {
             let mut later = writer.after();
-            let second = scope.spawn(|| second.write(&mut later, &epochs).and_then(|()| later.finish()));
-            let first = first.write(&mut writer, &epochs).and_then(|()| writer.finish_unmarked());
+            let second = scope.spawn(|| second.write(&mut later, base, &epochs).and_then(|()| later.finish()));
+            let first = first.write(&mut writer, base, &epochs).and_then(|()| writer.finish_unmarked());
             let second = second.join().map_err(|_| Error::internal("a thread that wrote a checkpoint panicked"))?;
             Ok::<_, Error>(first?.and(second?))
         })?,
@@ -142,7 +157,7 @@ fn write_relation(writer: &mut SstWriter<'_>, id: u32, relation: &Relation, epoc
     if sorted.is_empty() {
         return rest.for_each(|vnode, key, change| writer.change(id, &[vnode], key, change));
     }
-    sorted.push(std::sync::Arc::new(SortedRun::new(&rest)));
+    sorted.push(Arc::new(SortedRun::new(&rest)));
     let mut walk = Overlay::new(sorted, 0..256);
     while let Some((key, change)) = walk.current() {
         writer.change(id, &[], key, change)?;

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use millpond_common::{Delta, Epoch, RelationId, RelationSpec, Result};
+use millpond_common::ids::vnodes_of;
+use millpond_common::{Delta, Epoch, RelationId, RelationSpec, Result, Vnode};
 use millpond_state::{KeySplitter, ReadView, Unread};
 use timely::container::NoopBuilder;
 use timely::dataflow::Scope;
@@ -148,15 +149,17 @@ pub(super) fn backfill<'scope>(
     let shared = Rc::clone(&handle.0);
     let mut builder = OperatorBuilder::new(format!("backfill {}", stats.name), scope);
     let by_key = ByHash { columns: target.spec.key_columns(), stay: Some((Rc::clone(&shared.level), worker)), traffic: traffic.clone() };
-    let mut port = match workers {
-        1 => puller(builder.new_input(input, timely::dataflow::channels::pact::Pipeline), &traffic, false),
-        _ => puller(builder.new_input(input, DistributorPact(move |_| by_key)), &traffic, true),
+    // Rows that were added to a relation that only grows were added by this worker, in its lane.
+    let stay = workers == 1 || target.spec.appended;
+    let mut port = match stay {
+        true => puller(builder.new_input(input, timely::dataflow::channels::pact::Pipeline), &traffic, false),
+        false => puller(builder.new_input(input, DistributorPact(move |_| by_key)), &traffic, true),
     };
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Epoch, NoopBuilder<Chunk>>::from(output);
     let mut reading = None;
     failure.guard(|| {
-        let splitter = KeySplitter::new(target.spec.clone())?;
+        let splitter = KeySplitter::new(target.spec.clone(), lane_of(worker, workers))?;
         reading = Some(Reading { relation: target.spec.id, splitter, recent: vec![] });
         Ok(())
     });
@@ -219,6 +222,11 @@ pub(super) fn backfill<'scope>(
         }
     });
     stream
+}
+
+/// The lane of a relation that only grows to which a worker adds.
+pub(super) fn lane_of(worker: usize, workers: usize) -> Vnode {
+    vnodes_of(worker, workers).start as Vnode
 }
 
 /// What of `unread` this worker reads.

@@ -7,13 +7,14 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use millpond_common::{Epoch, Error, JobId, RelationId, Result};
+use millpond_common::{Delta, Epoch, Error, JobId, RelationId, Result, Vnode};
 use millpond_state::{FrozenTable, Store, Unread};
 use parking_lot::Mutex;
 use timely::WorkerConfig;
 use timely::communication::Config as Communication;
 use timely::worker::Worker;
 
+use super::backfill::lane_of;
 use super::job::{Build, LocalJob, Start};
 use super::residency::{self, Residency};
 use super::unaligned::{Pause, Traffic};
@@ -68,6 +69,7 @@ pub(crate) fn spawn(
         let report = Arc::clone(&report);
         let report = move |r| report(index, r);
         Loop {
+            lane: lane_of(index, worker.peers()),
             store: Arc::clone(&store),
             register: Arc::clone(&register),
             report: Box::new(report),
@@ -118,6 +120,8 @@ const DRAIN_SHARE: u32 = 16;
 const DRAIN_TIME_MAX: Duration = Duration::from_millis(3);
 
 struct Loop {
+    /// What this worker's jobs add to relations that only grow follows the rows of this lane.
+    lane: Vnode,
     store: Arc<Store>,
     register: Register,
     report: Box<dyn Fn(Report)>,
@@ -337,7 +341,11 @@ impl Loop {
     fn publish(&mut self, id: JobId, epoch: Epoch, active: &[JobId]) {
         let Some(job) = self.jobs.get(&id) else { return };
         let relation = job.spec.output.id;
-        let deltas = job.export.take(epoch);
+        let mut deltas = job.export.take(epoch);
+        if job.spec.output.appended && !deltas.iter().all(Delta::is_append_only) {
+            job.failure.set(Error::internal(format!("the query of {} has deleted rows, though it never does", job.spec.name)));
+            deltas.clear();
+        }
         for reader in active {
             if let Some(reader) = self.jobs.get_mut(reader)
                 && reader.imports.iter().any(|i| i.relation == relation)
@@ -349,7 +357,7 @@ impl Loop {
             }
         }
         if !deltas.is_empty() {
-            self.store.publish(relation, epoch, deltas);
+            self.store.publish_from(self.lane, relation, epoch, deltas);
         }
         self.publish_tapped(id, epoch, active);
     }

@@ -20,7 +20,7 @@ pub fn schema() -> SchemaRef {
 }
 
 pub fn table() -> RelationSpec {
-    RelationSpec { id: RelationId(1), schema: schema(), key: Some(vec![0]), append_only: false }
+    RelationSpec { id: RelationId(1), schema: schema(), key: Some(vec![0]), appended: false }
 }
 
 pub fn rows(rows: &[(i64, i64)]) -> RecordBatch {
@@ -43,7 +43,7 @@ pub fn view(id: u32, input: u32, limit: i64) -> JobSpec {
     JobSpec {
         id: JobId(id),
         name: format!("v{id}"),
-        output: RelationSpec { id: RelationId(id), schema: schema(), key: Some(vec![0]), append_only: false },
+        output: RelationSpec { id: RelationId(id), schema: schema(), key: Some(vec![0]), appended: false },
         plan: StreamPlan { nodes, key: Some(vec![0]), append_only: false },
         state_tables: vec![StateTableId(id * 100)],
         options: Settings::default(),

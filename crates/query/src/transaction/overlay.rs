@@ -343,7 +343,7 @@ mod tests {
 
     fn spec(keyed: bool) -> RelationSpec {
         let fields = vec![Field::new("id", DataType::Int64, false), Field::new("v", DataType::Int64, true)];
-        RelationSpec { id: RelationId(1), schema: Arc::new(Schema::new(fields)), key: keyed.then(|| vec![0]), append_only: false }
+        RelationSpec { id: RelationId(1), schema: Arc::new(Schema::new(fields)), key: keyed.then(|| vec![0]), appended: false }
     }
 
     fn batch(rows: &[(i64, i64)]) -> RecordBatch {

@@ -128,7 +128,7 @@ pub(super) fn read(dir: &Path, name: &str) -> Result<Savepoint> {
 /// The same, once all files are found to be there and whole.
 pub(super) fn read_verified(dir: &Path, name: &str) -> Result<Savepoint> {
     let record = read_record(dir, name)?;
-    directory::read_format(dir).and_then(|()| files::verify(&directory::database(dir), &record.files)).map_err(|e| damaged(name, e))?;
+    directory::read_format(dir).and_then(|_| files::verify(&directory::database(dir), &record.files)).map_err(|e| damaged(name, e))?;
     Ok(record.savepoint)
 }
 

@@ -19,8 +19,8 @@ fn make_golden_directory() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("data");
     make(&dir);
-    copy(&dir, &golden(1));
-    remove_idle_files(&golden(1));
+    copy(&dir, &golden(VERSION));
+    remove_idle_files(&golden(VERSION));
 }
 
 /// The lock, RocksDB's messages, the options that it was opened with.
@@ -37,21 +37,27 @@ fn remove_idle_files(dir: &Path) {
 
 #[test]
 fn directories_of_all_versions_are_read() {
-    let temporary = tempfile::tempdir().unwrap();
-    let dir = temporary.path().join("data");
-    copy(&golden(1), &dir);
-    assert_eq!(examine(&dir).unwrap(), whole());
-    // Once it has been opened and closed it reads the same.
-    assert_eq!(examine(&dir).unwrap(), whole());
-    crate::restore_at_next_open(&dir, "two").unwrap();
-    assert_eq!(examine(&dir).unwrap().epoch, 2);
+    for version in 1..=VERSION {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().join("data");
+        copy(&golden(version), &dir);
+        let written = std::fs::read(dir.join("FORMAT")).unwrap();
+        assert_eq!(crate::format::check_format_file(&written).unwrap(), version);
+        assert_eq!(examine_version(&dir, version).unwrap(), whole());
+        // Once it has been opened and closed it reads the same, and is of the newest version: older programs must not write to it.
+        let written = std::fs::read(dir.join("FORMAT")).unwrap();
+        assert_eq!(crate::format::check_format_file(&written).unwrap(), VERSION);
+        assert_eq!(examine_version(&dir, version).unwrap(), whole());
+        crate::restore_at_next_open(&dir, "two").unwrap();
+        assert_eq!(examine_version(&dir, version).unwrap().epoch, 2);
+    }
 }
 
 #[test]
 fn a_directory_from_the_future_is_refused_and_left_alone() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("data");
-    copy(&golden(1), &dir);
+    copy(&golden(VERSION), &dir);
     let mut future = b"MILLPOND\x07\0\0\0".to_vec();
     future.extend_from_slice(&hash_bytes(&future).to_le_bytes());
     let present = std::fs::read(dir.join("FORMAT")).unwrap();

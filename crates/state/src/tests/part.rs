@@ -1,7 +1,7 @@
 //! Reading in parts while the relation changes, with commits and other readers' shares in between.
 
 use millpond_common::ids::vnodes_of;
-use millpond_common::{Delta, RelationId};
+use millpond_common::{Delta, RelationId, RelationSpec};
 
 use super::support::*;
 use crate::{KeySplitter, Store, Unread};
@@ -19,8 +19,22 @@ fn take(held: &mut Rows, delta: &Delta) {
     held.retain(|_, n| *n != 0);
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Keyed,
+    Bag,
+    Appended,
+}
+
+impl Kind {
+    fn spec(self) -> RelationSpec {
+        if self == Kind::Appended { appended(1) } else { spec(1, self == Kind::Keyed) }
+    }
+}
+
 /// A random change of rows that fits what is there: with a key, every key has one row at most.
-fn change(random: &mut Random, now: &Rows, keyed: bool) -> Vec<(i64, String, i64)> {
+fn change(random: &mut Random, now: &Rows, kind: Kind) -> Vec<(i64, String, i64)> {
+    let keyed = kind == Kind::Keyed;
     let mut list: Vec<(i64, String, i64)> = Vec::new();
     for _ in 0..random.below(30) {
         let k = random.below(400) as i64;
@@ -28,7 +42,7 @@ fn change(random: &mut Random, now: &Rows, keyed: bool) -> Vec<(i64, String, i64
             continue;
         }
         let old = now.iter().find(|((key, _), _)| *key == k);
-        if let Some(((_, v), n)) = old.filter(|_| keyed || random.below(2) == 0) {
+        if let Some(((_, v), n)) = old.filter(|_| keyed || kind == Kind::Bag && random.below(2) == 0) {
             list.push((k, v.clone(), -*n));
         }
         if random.below(3) > 0 {
@@ -39,23 +53,27 @@ fn change(random: &mut Random, now: &Rows, keyed: bool) -> Vec<(i64, String, i64
     list
 }
 
-fn publish(store: &Store, epoch: u64, list: &[(i64, String, i64)]) -> Delta {
-    let delta = delta(&list.iter().map(|(k, v, n)| (*k, v.as_str(), *n)).collect::<Vec<_>>());
-    store.publish(R, epoch, vec![delta.clone()]);
+/// By two workers.
+fn publish(store: &Store, epoch: u64, list: &[(i64, String, i64)]) -> [(u8, Delta); 2] {
+    let (first, second) = list.split_at(list.len() / 3);
+    let published = [(0, first), (128, second)].map(|(lane, list)| {
+        let delta = delta(&list.iter().map(|(k, v, n)| (*k, v.as_str(), *n)).collect::<Vec<_>>());
+        store.publish_from(lane, R, epoch, vec![delta.clone()]);
+        (lane, delta)
+    });
     store.set_visible(epoch, 0);
-    delta
+    published
 }
 
 #[test]
 fn what_is_read_in_parts_is_exact_at_every_step() {
     for seed in 0..12 {
         let mut random = Random(seed);
-        let keyed = seed % 2 == 0;
+        let kind = [Kind::Keyed, Kind::Bag, Kind::Appended][seed as usize % 3];
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = open(dir.path());
-        store.relation_add(spec(1, keyed));
-        let splitter = KeySplitter::new(spec(1, keyed)).unwrap();
-        let first = (0..300).map(|k| (k, format!("v{k}"), if keyed { 1 } else { 1 + k % 3 })).collect::<Vec<_>>();
+        store.relation_add(kind.spec());
+        let first = (0..300).map(|k| (k, format!("v{k}"), if kind == Kind::Keyed { 1 } else { 1 + k % 3 })).collect::<Vec<_>>();
         publish(&store, 1, &first);
         let (mut unread, mut held) = (Unread::all(0..256), Rows::new());
         let mut epoch = 1;
@@ -65,9 +83,10 @@ fn what_is_read_in_parts_is_exact_at_every_step() {
             }
             epoch += 1;
             let now = read(&store.read_view(), 1);
-            let delta = publish(&store, epoch, &change(&mut random, &now, keyed));
-            let (passed, _) = splitter.split(delta, &unread).unwrap();
-            take(&mut held, &passed);
+            for (lane, delta) in publish(&store, epoch, &change(&mut random, &now, kind)) {
+                let (passed, _) = KeySplitter::new(kind.spec(), lane).unwrap().split(delta, &unread).unwrap();
+                take(&mut held, &passed);
+            }
             // One to three readers, each of its virtual nodes: as many as it likes at every step.
             let (view, readers) = (store.read_view(), 1 + random.below(3) as usize);
             let mut left = Unread::default();

@@ -11,6 +11,9 @@ use crate::{FrozenTable, ReadView, SavepointKind, Scan, Store};
 const KEYED: u32 = 1;
 const BAG: u32 = 2;
 const STATE: StateTableId = StateTableId(3);
+/// Grows only; from version 2 of the format on.
+const LOG: u32 = 4;
+pub(super) const VERSION: u32 = 2;
 pub(super) const EPOCHS: u64 = 4;
 pub(super) const LOGGED: u64 = 6;
 
@@ -25,6 +28,7 @@ pub(super) fn make(dir: &Path) {
         let keyed = (0..40).flat_map(|k| [(k, new.as_str(), 1), (k, old.as_str(), -1)]).filter(|(_, v, _)| *v != "v0").collect::<Vec<_>>();
         store.publish(RelationId(KEYED), epoch, vec![delta(&keyed)]);
         store.publish(RelationId(BAG), epoch, vec![delta(&[(7, "x", 1)])]);
+        store.publish(RelationId(LOG), epoch, vec![delta(&[(epoch as i64, "x", 1)])]);
         let entries = [(b"\x05key".to_vec(), Some(epoch.to_le_bytes().to_vec()))].into_iter().collect();
         let mut checkpoint = checkpoint(epoch, 0);
         checkpoint.frozen.push(FrozenTable { table: STATE, entries });
@@ -48,6 +52,7 @@ fn entry_of(seq: u64) -> Vec<u8> {
 fn register(store: &Store) {
     store.relation_add(spec(KEYED, true));
     store.relation_add(spec(BAG, false));
+    store.relation_add(appended(LOG));
 }
 
 fn read(view: &ReadView, relation: u32) -> Result<Rows> {
@@ -58,13 +63,15 @@ fn read(view: &ReadView, relation: u32) -> Result<Rows> {
     Ok(rows)
 }
 
-/// Reads everything and compares it with what the epoch says; returns the epoch. An error is what a user would see.
-fn check_view(view: &ReadView) -> Result<()> {
+/// Reads everything and compares it with what the epoch says. An error is what a user would see.
+fn check_view(view: &ReadView, version: u32) -> Result<()> {
     let epoch = view.epoch();
     let value = format!("v{epoch}");
     let keyed = (0..40).map(|k| (k, value.as_str(), 1)).collect::<Vec<_>>();
     assert_eq!(read(view, KEYED)?, rows(if epoch == 0 { &[] } else { &keyed }));
     assert_eq!(read(view, BAG)?.values().sum::<i64>(), epoch as i64);
+    let log = (1..=epoch as i64).filter(|_| version > 1).map(|k| (k, "x", 1)).collect::<Vec<_>>();
+    assert_eq!(read(view, LOG)?, rows(&log));
     Ok(())
 }
 
@@ -79,9 +86,14 @@ pub(super) struct Found {
 }
 
 pub(super) fn examine(dir: &Path) -> Result<Found> {
+    examine_version(dir, VERSION)
+}
+
+/// The same of a directory that was written in an earlier version of the format.
+pub(super) fn examine_version(dir: &Path, version: u32) -> Result<Found> {
     let (store, recovered) = try_open(dir)?;
     register(&store);
-    check_view(&store.read_view())?;
+    check_view(&store.read_view(), version)?;
     let state = state_entries(&store, STATE.0, 0..256)?;
     let epoch = recovered.epoch;
     assert_eq!(state, if epoch == 0 { vec![] } else { vec![(b"\x05key".to_vec(), epoch.to_le_bytes().to_vec())] });
@@ -92,7 +104,7 @@ pub(super) fn examine(dir: &Path) -> Result<Found> {
         let read = || {
             let reader = store.savepoint_open(&name)?;
             assert_eq!((known.clone()?.epoch, reader.recovered().epoch), (2, 2));
-            check_view(&reader.view([spec(KEYED, true), spec(BAG, false)])?)
+            check_view(&reader.view([spec(KEYED, true), spec(BAG, false), appended(LOG)])?, version)
         };
         savepoints.insert(name.clone(), read().map_err(|e| text(&e)));
     }

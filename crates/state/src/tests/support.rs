@@ -43,7 +43,12 @@ pub(crate) fn schema() -> SchemaRef {
 
 /// Columns (v, k); the key, if there is one, is k: the second column.
 pub(crate) fn spec(id: u32, keyed: bool) -> RelationSpec {
-    RelationSpec { id: RelationId(id), schema: schema(), key: keyed.then(|| vec![1]), append_only: false }
+    RelationSpec { id: RelationId(id), schema: schema(), key: keyed.then(|| vec![1]), appended: false }
+}
+
+/// The same of a relation that only grows.
+pub(crate) fn appended(id: u32) -> RelationSpec {
+    RelationSpec { appended: true, ..spec(id, false) }
 }
 
 pub(crate) fn delta(rows: &[(i64, &str, i64)]) -> Delta {
