@@ -4,7 +4,7 @@ use millpond_common::{Epoch, Result};
 
 use crate::ahead::{AHEAD, ends, look};
 use crate::relation::{EncodedRows, RelationMeta, Run};
-use crate::sort_key::{Item, order, sort};
+use crate::sort_key::{Item, same, sort};
 
 /// What happens to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Encoded {
     pub(crate) fn for_each<E>(&self, mut f: impl FnMut(u8, &[u8], Change<'_>) -> Result<(), E>) -> Result<(), E> {
         let mut done = 0;
         let mut seen = 0;
-        for group in self.items.chunk_by(|a, b| order(a, b, &|row| self.key(row)).is_eq()) {
+        for group in self.items.chunk_by(|a, b| same(a, b, &|row| self.key(row))) {
             let Some(first) = group.first() else { continue };
             if done + group.len() > seen {
                 let next = self.items.iter().skip(done).take(AHEAD.max(group.len()));

@@ -2,7 +2,7 @@
 //!
 //! Data family: `id u32 BE | virtual node u8 | key`. A relation with a key stores its value columns as an encoded row;
 //! one without a key has the whole row as its key and a weight (i64 LE, summed by the merge operator) as its value; one that
-//! only grows has blocks of rows ([`appended`](crate::appended)), with a lane in place of the virtual node.
+//! only grows has columns of blocks of rows ([`appended`](crate::appended)), with a lane in place of the virtual node.
 //! One key stands outside, above all ids: [`MARKER_KEY`], the number of the last checkpoint whose file was ingested.
 //!
 //! Log family: one letter, then what it says: `c` catalog record, `d` a number whose data is to be deleted, `k` the

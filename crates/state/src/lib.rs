@@ -13,7 +13,7 @@
 //! - `relation`: the registered relations with their runs of changes, pending transactions
 //! - `rewind`: back to the last checkpoint, for a job that is restarted
 //! - `encode`, `sort_key`, `ahead`, `run`, `tiers`: runs encoded and sorted (and how keys are sorted); sorted runs; merged so that reads stay cheap
-//! - `appended`, `block`: relations that only grow: rows in the order in which they came, by column
+//! - `appended`: relations that only grow: rows in the order in which they came, by column
 //! - [`read_view`], `scan`: one epoch for all relations: point reads and scans of base and changes
 //! - `key_range`: reading a range of keys
 //! - `columns`, `patched`: columns of stored rows that queries have read, kept in memory; with the changes since
@@ -29,7 +29,6 @@
 
 mod ahead;
 mod appended;
-mod block;
 mod columns;
 mod commit;
 mod directory;

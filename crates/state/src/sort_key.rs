@@ -82,8 +82,17 @@ fn sort_level<'k, T>(items: &mut [Item<T>], key: &impl Fn(&T) -> &'k [u8], level
 }
 
 /// Orders two items by virtual node and key.
-pub(crate) fn order<'k, T>(a: &Item<T>, b: &Item<T>, key: &impl Fn(&T) -> &'k [u8]) -> Ordering {
+fn order<'k, T>(a: &Item<T>, b: &Item<T>, key: &impl Fn(&T) -> &'k [u8]) -> Ordering {
     a.vnode().cmp(&b.vnode()).then_with(|| key(&a.place).cmp(key(&b.place)))
+}
+
+/// Whether two items have the same key. Neighbours in a sort begin alike, so their second halves are compared first.
+pub(crate) fn same<'k, T>(a: &Item<T>, b: &Item<T>, key: &impl Fn(&T) -> &'k [u8]) -> bool {
+    let (first, second) = (key(&a.place), key(&b.place));
+    let half = first.len() / 2;
+    let parts = |bytes: &'k [u8]| bytes.split_at_checked(half).unwrap_or_default();
+    let ((a_begin, a_end), (b_begin, b_end)) = (parts(first), parts(second));
+    a.vnode() == b.vnode() && first.len() == second.len() && a_end == b_end && a_begin == b_begin
 }
 
 /// How many bytes all of these begin with.
@@ -126,6 +135,9 @@ mod tests {
             sort(&mut items, &|(key, _)| *key);
             let found = items.iter().map(|i| (i.vnode(), i.place.0, i.place.1)).collect::<Vec<_>>();
             assert_eq!(found, expected);
+            let is_same = items.windows(2).map(|pair| same(&pair[0], &pair[1], &|(key, _)| *key));
+            let expected = expected.windows(2).map(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1));
+            assert!(is_same.eq(expected));
         }
     }
 

@@ -15,7 +15,7 @@ use crate::encode::Encoded;
 use crate::relation::{Relation, runs_between};
 use crate::rocks::Base;
 use crate::run::{Overlay, SortedRun};
-use crate::sort_key::{Item, order, sort};
+use crate::sort_key::{Item, same, sort};
 use crate::sst::{SstWriter, Written};
 use crate::tables::Entries;
 
@@ -142,7 +142,7 @@ fn write_state(writer: &mut SstWriter<'_>, id: u32, pieces: &[Entries]) -> Resul
             let next = items.iter().skip(number).take(AHEAD).map(|item| entry(&item.place));
             look(next.map(|(key, value)| ends(key) ^ ends(value.unwrap_or_default())));
         }
-        if items.get(number + 1).is_none_or(|next| order(item, next, &rest).is_ne()) {
+        if items.get(number + 1).is_none_or(|next| !same(item, next, &rest)) {
             let (key, value) = entry(&item.place);
             writer.entry(id, key, value)?;
         }

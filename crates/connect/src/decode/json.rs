@@ -97,15 +97,17 @@ pub fn string_end(text: &[u8], at: usize) -> Result<usize, usize> {
     }
     let mut at = at + 1;
     loop {
-        match text.get(at) {
-            Some(b'"') => return Ok(at + 1),
-            Some(b'\\') => match text.get(at + 1) {
-                Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => at += 2,
-                Some(b'u') if text.len() >= at + 6 && text[at + 2..at + 6].iter().all(u8::is_ascii_hexdigit) => at += 6,
-                _ => return Err(at),
-            },
-            Some(0..=0x1f) | None => return Err(at),
-            Some(_) => at += 1,
+        let stop = memchr::memchr2(b'"', b'\\', &text[at..]).map_or(text.len(), |found| at + found);
+        let plain = &text[at..stop];
+        // All of them at once, which the compiler makes one comparison of many bytes; none is the rule.
+        if plain.iter().fold(false, |any, byte| any | (*byte < 0x20)) {
+            return Err(at + plain.iter().take_while(|byte| **byte >= 0x20).count());
+        }
+        match (text.get(stop), text.get(stop + 1)) {
+            (Some(b'"'), _) => return Ok(stop + 1),
+            (Some(_), Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')) => at = stop + 2,
+            (Some(_), Some(b'u')) if text.len() >= stop + 6 && text[stop + 2..stop + 6].iter().all(u8::is_ascii_hexdigit) => at = stop + 6,
+            _ => return Err(stop),
         }
     }
 }

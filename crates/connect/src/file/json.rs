@@ -16,7 +16,7 @@ pub struct Json {
     names: Vec<String>,
     /// For each decoded column where its value is in the line, and whether the key was written exactly as the name.
     found: Vec<Option<(Range<usize>, bool)>>,
-    /// The keys of the line before with their columns: lines of one file mostly have the same keys in the same order.
+    /// The keys of the line before, with their quotes, and their columns: lines of one file mostly have the same keys in the same order.
     keys: Vec<(Vec<u8>, Option<Target>)>,
 }
 
@@ -32,7 +32,7 @@ impl Json {
 
     /// Takes one line.
     pub fn decode(&mut self, pending: &[u8], last: bool, place: Place, rows: &mut Rows) -> Result<Step> {
-        let (line, bytes) = match pending.iter().position(|b| *b == b'\n') {
+        let (line, bytes) = match memchr::memchr(b'\n', pending) {
             Some(end) => (&pending[..end], end + 1),
             None if last && !pending.is_empty() => (pending, pending.len()),
             None => return Ok(Step::Partial),
@@ -72,8 +72,7 @@ impl Json {
         let mut member = 0;
         let mut more = line.get(at) != Some(&b'}');
         while more {
-            let key_end = string_end(line, at)?;
-            let target = self.target(member, &line[at + 1..key_end - 1]);
+            let (target, key_end) = self.key(line, at, member)?;
             at = skip_space(line, key_end);
             if line.get(at) != Some(&b':') {
                 return Err(at);
@@ -100,19 +99,20 @@ impl Json {
         if at == line.len() { Ok(()) } else { Err(at) }
     }
 
-    /// The column that the object's `member`-th key names.
-    fn target(&mut self, member: usize, key: &[u8]) -> Option<Target> {
+    /// The column that the object's `member`-th key, which begins at `at`, names, and the key's end.
+    fn key(&mut self, line: &[u8], at: usize, member: usize) -> Result<(Option<Target>, usize), usize> {
         if let Some((known, target)) = self.keys.get(member)
-            && known == key
+            && line[at..].starts_with(known)
         {
-            return *target;
+            return Ok((*target, at + known.len()));
         }
-        let target = self.find(key);
+        let end = string_end(line, at)?;
+        let target = self.find(&line[at + 1..end - 1]);
         self.keys.truncate(member);
         if self.keys.len() == member {
-            self.keys.push((key.to_vec(), target));
+            self.keys.push((line[at..end].to_vec(), target));
         }
-        target
+        Ok((target, end))
     }
 
     fn find(&self, key: &[u8]) -> Option<Target> {
