@@ -2,17 +2,17 @@
 
 use std::cmp::Ordering;
 
-/// Bytes of a key that a [`SortKey`] has.
-const HEAD: usize = 15;
+/// Bytes of a key that a [`SortKey`] has: enough for the columns by which rows of a join's key mostly differ.
+const HEAD: usize = 23;
 /// So many keys that are alike so far are compared one by one.
 const FEW: usize = 16;
 /// So often are keys looked at further in; only keys that were made for it need more.
 const LEVELS: usize = 64;
 
-/// Of each key of a sort: its first byte, the virtual node, and of what follows the 14 bytes in which the keys begin to differ, filled up with zeros;
-/// then how many bytes these were, or 16 if there are more. So keys in this order are in theirs, and equal ones that are whole are equal keys.
+/// Of each key of a sort: its first byte, the virtual node, and of what follows the 22 bytes in which the keys begin to differ, filled up with zeros;
+/// then how many bytes these were, or 24 if there are more. So keys in this order are in theirs, and equal ones that are whole are equal keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct SortKey(u64, u64);
+struct SortKey([u64; 3]);
 
 impl SortKey {
     /// What of a key comes after the first bytes that all have.
@@ -23,17 +23,18 @@ impl SortKey {
         bytes[0] = self.vnode();
         bytes[1..=head.len()].copy_from_slice(head);
         bytes[HEAD] = (rest.len() + 1).min(HEAD + 1) as u8;
-        let whole = u128::from_be_bytes(bytes);
-        SortKey((whole >> 64) as u64, whole as u64)
+        let mut words = [0; 3];
+        words.iter_mut().zip(bytes.as_chunks().0).for_each(|(word, bytes)| *word = u64::from_be_bytes(*bytes));
+        SortKey(words)
     }
 
     #[inline]
     fn vnode(self) -> u8 {
-        (self.0 >> 56) as u8
+        (self.0[0] >> 56) as u8
     }
 
     fn is_whole(self) -> bool {
-        self.1 as u8 <= HEAD as u8
+        self.0[2] as u8 <= HEAD as u8
     }
 }
 
@@ -46,7 +47,7 @@ pub(crate) struct Item<T> {
 impl<T> Item<T> {
     /// Not sorted yet.
     pub(crate) fn new(vnode: u8, place: T) -> Self {
-        Item { sort: SortKey(u64::from(vnode) << 56, 0), place }
+        Item { sort: SortKey([u64::from(vnode) << 56, 0, 0]), place }
     }
 
     /// The key's virtual node.

@@ -116,11 +116,10 @@ impl Reader {
         let mut read: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
         for (column, schema) in &self.columns {
             let key = [&prefix[..], &column.to_be_bytes()].concat();
-            if it.key().is_some_and(|k| k < key.as_slice()) {
-                it.next();
-            }
-            if it.key() != Some(&key) {
-                it.seek(&key);
+            match it.key().and_then(|k| k.last_chunk()).map(|last| u16::from_be_bytes(*last)) {
+                Some(at) if at == *column => {}
+                Some(at) if at.checked_add(1) == Some(*column) => it.next(),
+                _ => it.seek(&key),
             }
             let value = it.value().filter(|_| it.key() == Some(&key)).ok_or_else(damaged)?;
             bytes += value.len();
