@@ -254,6 +254,20 @@ async fn a_full_checkpoint_writes_everything_and_an_ordinary_one_what_changed() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_uploads_its_last_checkpoint() {
+    let (dir, remote) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = format!("file://{}", remote.path().display());
+    let mut server = Server::start(dir.path(), &["--checkpoint-storage", &url, "--checkpoint-storage-interval", "1h"]).await;
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE t (id INT PRIMARY KEY)").await;
+    run(&client, "INSERT INTO t VALUES (1), (2)").await;
+    server.stop().await;
+    std::fs::remove_dir_all(dir.path().join("db")).unwrap();
+    server.restart().await;
+    assert_eq!(value(&server.connect().await, "SELECT count(*) FROM t").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_data_directory_comes_back_from_the_checkpoint_storage() {
     let (dir, remote) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let url = format!("file://{}", remote.path().display());

@@ -73,6 +73,9 @@ pub(crate) enum Event {
     Poisoned(Error),
 }
 
+/// What is done after the final checkpoint, while the store is still open.
+pub(crate) type Last = Box<dyn FnOnce() + Send>;
+
 /// What statements ask for.
 pub(crate) enum Control {
     CreateTable(RelationSpec),
@@ -103,7 +106,7 @@ pub(crate) enum Control {
     /// Now it does.
     SwitchJob(JobId, oneshot::Sender<Result<()>>),
     /// Final checkpoint, then the end.
-    Shutdown(oneshot::Sender<Result<()>>),
+    Shutdown(Last, oneshot::Sender<Result<()>>),
 }
 
 /// What the last checkpoint knew of a job.
@@ -284,7 +287,7 @@ pub(crate) struct Clock {
     checkpoint_wanted: Vec<oneshot::Sender<Result<CheckpointInfo>>>,
     /// Those whose barrier has been made.
     checkpoint_waiters: Vec<(Epoch, oneshot::Sender<Result<CheckpointInfo>>)>,
-    shutdown: Option<oneshot::Sender<Result<()>>>,
+    shutdown: Option<(Last, oneshot::Sender<Result<()>>)>,
     poisoned: Option<Error>,
 }
 
@@ -475,13 +478,16 @@ impl Clock {
         self.workers.send(|_| crate::messages::Command::Stop);
         self.workers.join();
         drop(self.committer.take());
+        let result = self.poisoned.clone().map_or(Ok(()), Err);
+        let reply = self.shutdown.take().map(|(last, reply)| {
+            if result.is_ok() {
+                last();
+            }
+            reply
+        });
         self.store.close();
-        let result = match &self.poisoned {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
-        };
         self.shared.end(&result);
-        if let Some(reply) = self.shutdown.take() {
+        if let Some(reply) = reply {
             let _ = reply.send(result);
         }
     }

@@ -382,7 +382,12 @@ impl Engine {
 
     /// Final checkpoint, then the end of all threads.
     pub async fn shutdown(&self) -> Result<()> {
-        self.ask(Control::Shutdown).await
+        self.shutdown_after(|| ()).await
+    }
+
+    /// The same with something to be done in between, once the final checkpoint is complete and while the store can still be read.
+    pub async fn shutdown_after(&self, last: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.ask(|reply| Control::Shutdown(Box::new(last), reply)).await
     }
 
     /// Waits until the engine has ended; an error if storage failed.

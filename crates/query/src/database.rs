@@ -218,14 +218,11 @@ impl Database {
 
     /// Final checkpoint, which goes to the checkpoint storage, and the end of the engine.
     pub async fn shutdown(&self) -> Result<()> {
-        let ended = self.engine.shutdown().await;
-        let uploader = self.uploader.lock().take();
         // A database that a savepoint takes the place of has nothing more to send.
-        let sends = ended.is_ok() && self.transactions.gate.check().is_ok();
-        // It waits for its thread.
-        let finish = move || uploader.filter(|_| sends).map(|uploader| uploader.finish(LAST_UPLOAD_MAX));
-        let _ = tokio::task::spawn_blocking(finish).await;
-        ended
+        let sends = self.transactions.gate.check().is_ok();
+        let uploader = self.uploader.lock().take();
+        let finish = move || drop(uploader.filter(|_| sends).map(|uploader| uploader.finish(LAST_UPLOAD_MAX)));
+        self.engine.shutdown_after(finish).await
     }
 
     /// The catalog as it is, and its version.
