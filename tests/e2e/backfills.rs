@@ -63,3 +63,51 @@ async fn a_kill_in_the_middle_is_gone_on_from_and_cancel_leaves_nothing() {
     assert_eq!(oracle::check_all(&client, &[]).await.unwrap(), 4);
     server.stop().await;
 }
+
+/// A view over one that only grows comes to its end though rows are added faster than it reads, over a kill and with other workers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_over_one_that_only_grows_is_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("event.csv");
+    let mut written = 0..0u64;
+    let mut append = |rows: u64| {
+        written = written.end..written.end + rows;
+        let mut file = std::fs::File::options().create(true).append(true).open(&path).unwrap();
+        let text = written.clone().map(|i| format!("{i},{}\n", i % 1000)).collect::<String>();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    };
+    append(30_000);
+    let mut server = Server::start(dir.path(), &["--parallelism", "2"]).await;
+    let client = server.connect().await;
+    let options = format!("connector = 'file', path = '{}', follow = 'true'", dir.path().join("event.csv").display());
+    run(&client, &format!("CREATE SOURCE event (k BIGINT, v BIGINT) WITH ({options}) FORMAT PLAIN ENCODE CSV (header = 'false')")).await;
+    run(&client, "CREATE MATERIALIZED VIEW copy AS SELECT k, v FROM event").await;
+    run(&client, "CHECKPOINT").await;
+    run(&client, "SET background_ddl = on").await;
+    let query = "SELECT k % 10 AS g, count(*) AS n, sum(v) AS v FROM copy GROUP BY 1";
+    run(&client, &format!("CREATE MATERIALIZED VIEW c WITH (backfill_rate_limit = 5000) AS {query}")).await;
+    let done = "SELECT rows_done FROM millpond.jobs WHERE name = 'c'";
+    while number(&client, done).await < 10_000 {
+        append(1000);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    run(&client, "CHECKPOINT").await;
+    append(1000);
+    drop(client);
+    server.kill();
+    server.set_arguments(&["--parallelism", "3"]);
+    server.restart().await;
+
+    let client = server.connect().await;
+    assert!(number(&client, done).await >= 10_000, "the progress is kept");
+    assert_eq!(rows(&client, "SELECT * FROM c").await.unwrap_err().code().unwrap().code(), "55000");
+    append(1000);
+    wait_for(&client, "SELECT count(*) FROM millpond.jobs WHERE state = 'RUNNING'", "2").await;
+    append(1000);
+    wait_for(&client, "SELECT count(*) FROM copy", &written.end.to_string()).await;
+    assert_eq!(value(&client, "SELECT sum(n) FROM c").await, written.end.to_string());
+    assert_eq!(oracle::check_all(&client, &[("event", "copy")]).await.unwrap(), 2);
+    let read = number(&client, done).await;
+    assert!(read <= 35_000, "{read} rows were read: those that were added meanwhile are not among them");
+    server.stop().await;
+}
