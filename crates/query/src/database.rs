@@ -221,7 +221,11 @@ impl Database {
         // A database that a savepoint takes the place of has nothing more to send.
         let sends = self.transactions.gate.check().is_ok();
         let uploader = self.uploader.lock().take();
-        let finish = move || drop(uploader.filter(|_| sends).map(|uploader| uploader.finish(LAST_UPLOAD_MAX)));
+        let finish = move || {
+            if let Some(uploader) = uploader.filter(|_| sends) {
+                uploader.finish(LAST_UPLOAD_MAX);
+            }
+        };
         self.engine.shutdown_after(finish).await
     }
 
