@@ -106,7 +106,7 @@ async fn a_view_over_one_that_only_grows_is_gone_on_with() {
     append(1000);
     wait_for(&client, "SELECT count(*) FROM copy", &written.end.to_string()).await;
     assert_eq!(value(&client, "SELECT sum(n) FROM c").await, written.end.to_string());
-    assert_eq!(oracle::check_all(&client, &[("event", "copy")]).await.unwrap(), 2);
+    assert_eq!(oracle::check_all(&client, &[("event", "copy")]).await.unwrap(), 1);
     let read = number(&client, done).await;
     assert!(read <= 35_000, "{read} rows were read: those that were added meanwhile are not among them");
     server.stop().await;

@@ -84,7 +84,7 @@ CREATE MATERIALIZED VIEW paid AS SELECT account, count(*) AS n, sum(amount) AS a
 CREATE MATERIALIZED VIEW paid_rich AS SELECT p.account, p.amount, a.branch FROM paid p JOIN account a ON p.account = a.id;
 CREATE MATERIALIZED VIEW bid_copy AS SELECT auction, bidder, price FROM bid;
 CREATE MATERIALIZED VIEW auction_copy AS SELECT id, category FROM auction;
-CREATE MATERIALIZED VIEW bids_of_copy AS SELECT auction, count(*) AS n, max(price) AS price FROM bid_copy GROUP BY auction;
+CREATE MATERIALIZED VIEW bids_of_copy AS SELECT b.auction, count(*) AS n, max(b.price) AS price FROM bid_copy b GROUP BY b.auction;
 CREATE MATERIALIZED VIEW sold AS SELECT b.auction, b.price, a.category FROM bid_copy b JOIN auction_copy a ON b.auction = a.id;
 CREATE MATERIALIZED VIEW price AS SELECT b.auction, max(b.price) AS price, count(*) AS bids FROM bid b JOIN auction a ON b.auction = a.id GROUP BY b.auction;
 CREATE MATERIALIZED VIEW price_by_category AS SELECT a.category, sum(p.price) AS price FROM price p JOIN auction a ON p.auction = a.id GROUP BY a.category;
