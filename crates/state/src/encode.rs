@@ -26,6 +26,7 @@ struct Part {
 }
 
 /// One row of one part.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     part: u32,
     row: u32,
@@ -60,7 +61,7 @@ impl Encoded {
             );
         }
         let encoded = Encoded { parts, items: vec![], keyed };
-        // Stable: rows of one key stay in the order of their runs.
+        // Rows of one key come in the order of their runs, which is that of their places.
         sort(&mut items, &|row| encoded.key(row));
         Ok(Encoded { items, ..encoded })
     }

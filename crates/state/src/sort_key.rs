@@ -39,6 +39,7 @@ impl SortKey {
 }
 
 /// What is sorted: where a key is, with what it is sorted by.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Item<T> {
     sort: SortKey,
     pub(crate) place: T,
@@ -57,22 +58,23 @@ impl<T> Item<T> {
     }
 }
 
-/// Sorts by virtual node and key, of which `key` gives all but the virtual node; equal keys stay in their order. Items are brought in order by the
+/// Sorts by virtual node and key, of which `key` gives all but the virtual node; equal keys by their places. Items are brought in order by the
 /// bytes in which their keys begin to differ, then those that are alike in these by the bytes after them. So each key is looked at a few times, one after
 /// the other, and not at every comparison.
-pub(crate) fn sort<'k, T>(items: &mut [Item<T>], key: &impl Fn(&T) -> &'k [u8]) {
+pub(crate) fn sort<'k, T: Ord>(items: &mut [Item<T>], key: &impl Fn(&T) -> &'k [u8]) {
     sort_level(items, key, LEVELS);
 }
 
-fn sort_level<'k, T>(items: &mut [Item<T>], key: &impl Fn(&T) -> &'k [u8], levels: usize) {
+fn sort_level<'k, T: Ord>(items: &mut [Item<T>], key: &impl Fn(&T) -> &'k [u8], levels: usize) {
     if items.len() <= FEW || levels == 0 {
-        return items.sort_by(|a, b| order(a, b, key));
+        return items.sort_unstable_by(|a, b| order(a, b, key).then_with(|| a.place.cmp(&b.place)));
     }
     let shared = shared(items.iter().map(|item| key(&item.place)));
     for item in items.iter_mut() {
         item.sort = item.sort.after(shared, key(&item.place));
     }
-    items.sort_by_key(|item| item.sort);
+    // In place, as memory for a copy of all items would have to be got first.
+    items.sort_unstable();
     for alike in items.chunk_by_mut(|a, b| a.sort == b.sort) {
         if let [first, _, ..] = alike
             && !first.sort.is_whole()

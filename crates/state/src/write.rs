@@ -119,6 +119,7 @@ pub(crate) fn write_files(
 }
 
 /// Where an entry of a state table is, while they are sorted.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     piece: u32,
     number: u32,
