@@ -137,9 +137,10 @@ fn function(mut call: ScalarFunction, schema: &DFSchema) -> DfResult<Expr> {
             }
         }
         ("current_date", []) => {
+            // This now() has no zone in its type: it is UTC's clock.
             let now = expr_fn::now();
-            let from = now.get_type(schema)?;
-            return Ok(converted(now, &from, &DataType::Date32).unwrap_or(Expr::ScalarFunction(call)));
+            let now = as_type(now.clone(), &now.get_type(schema)?, &moment());
+            return Ok(converted(now, &moment(), &DataType::Date32).unwrap_or(Expr::ScalarFunction(call)));
         }
         _ => {}
     }
