@@ -65,6 +65,11 @@ impl Delta {
         self.diffs.as_ref().is_none_or(|d| d.values().iter().all(|w| *w > 0))
     }
 
+    /// Whether it deletes a row.
+    pub fn deletes(&self) -> bool {
+        self.diffs.as_ref().is_some_and(|d| d.values().iter().any(|w| *w < 0))
+    }
+
     /// The same rows with opposite weights.
     pub fn negate(&self) -> Delta {
         let diffs = (0..self.len()).map(|i| -self.weight(i)).collect::<Vec<_>>();

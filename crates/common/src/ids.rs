@@ -36,6 +36,11 @@ pub fn vnodes_of(worker: usize, workers: usize) -> std::ops::Range<usize> {
     first(worker)..first(worker + 1)
 }
 
+/// The lane of an append-only relation to which `worker` adds rows: the first virtual node that it owns.
+pub fn lane_of(worker: usize, workers: usize) -> Vnode {
+    vnodes_of(worker, workers).start as Vnode
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -74,7 +74,7 @@ pub(crate) enum Event {
 }
 
 /// What is done after the final checkpoint, while the store is still open.
-pub(crate) type Last = Box<dyn FnOnce() + Send>;
+pub(crate) type BeforeClose = Box<dyn FnOnce() + Send>;
 
 /// What statements ask for.
 pub(crate) enum Control {
@@ -106,7 +106,7 @@ pub(crate) enum Control {
     /// Now it does.
     SwitchJob(JobId, oneshot::Sender<Result<()>>),
     /// Final checkpoint, then the end.
-    Shutdown(Last, oneshot::Sender<Result<()>>),
+    Shutdown(BeforeClose, oneshot::Sender<Result<()>>),
 }
 
 /// What the last checkpoint knew of a job.
@@ -287,7 +287,7 @@ pub(crate) struct Clock {
     checkpoint_wanted: Vec<oneshot::Sender<Result<CheckpointInfo>>>,
     /// Those whose barrier has been made.
     checkpoint_waiters: Vec<(Epoch, oneshot::Sender<Result<CheckpointInfo>>)>,
-    shutdown: Option<(Last, oneshot::Sender<Result<()>>)>,
+    shutdown: Option<(BeforeClose, oneshot::Sender<Result<()>>)>,
     poisoned: Option<Error>,
 }
 
@@ -479,9 +479,9 @@ impl Clock {
         self.workers.join();
         drop(self.committer.take());
         let result = self.poisoned.clone().map_or(Ok(()), Err);
-        let reply = self.shutdown.take().map(|(last, reply)| {
+        let reply = self.shutdown.take().map(|(before_close, reply)| {
             if result.is_ok() {
-                last();
+                before_close();
             }
             reply
         });

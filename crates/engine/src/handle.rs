@@ -386,8 +386,8 @@ impl Engine {
     }
 
     /// The same with something to be done in between, once the final checkpoint is complete and while the store can still be read.
-    pub async fn shutdown_after(&self, last: impl FnOnce() + Send + 'static) -> Result<()> {
-        self.ask(|reply| Control::Shutdown(Box::new(last), reply)).await
+    pub async fn shutdown_after(&self, before_close: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.ask(|reply| Control::Shutdown(Box::new(before_close), reply)).await
     }
 
     /// Waits until the engine has ended; an error if storage failed.

@@ -4,7 +4,7 @@
 mod common;
 
 use arrow::array::Int64Array;
-use common::{create, insert, read, rows, start, view};
+use common::{create, insert, read, rows, start, update, view};
 use datafusion::prelude::{col, lit};
 use millpond_common::{Delta, JobId, RelationId};
 use millpond_engine::JobState;
@@ -66,6 +66,25 @@ async fn a_failing_job_stops_alone() {
     assert!(matches!(state(30), JobState::Running));
     insert(&engine, &[(4, 7)]).await;
     assert_eq!(read(&engine, 30), vec![(1, 20), (3, 40), (4, 14)]);
+    engine.shutdown().await.unwrap();
+}
+
+/// A plan that is wrong about itself stops its job; what its relation holds stays as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relation_that_only_grows_is_not_deleted_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(&dir.path().join("db"), 2, vec![]).await;
+    let mut wrong = view(10, 1, 0);
+    wrong.output.key = None;
+    wrong.output.appended = true;
+    create(&engine, wrong).await;
+    insert(&engine, &[(1, 10), (2, 20)]).await;
+    assert_eq!(read(&engine, 10), vec![(1, 20), (2, 40)]);
+    update(&engine, &[(2, 20, -1)]).await;
+    engine.flush().await.unwrap();
+    let JobState::Failed(error) = engine.jobs().remove(0).state else { panic!("{:?}", engine.jobs()) };
+    assert!(error.state().0 == "XX000" && error.message().contains("deleted"), "{error}");
+    assert_eq!(read(&engine, 10), vec![(1, 20), (2, 40)]);
     engine.shutdown().await.unwrap();
 }
 

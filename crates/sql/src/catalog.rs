@@ -91,7 +91,7 @@ pub enum RelationKind {
         key: Option<Vec<usize>>,
         /// Whether rows are only ever added.
         append_only: bool,
-        /// Whether they are stored in the order in which they came.
+        /// Whether they are stored in the order in which they came: so they are if they have no key, but not in views made before that was possible.
         #[serde(default)]
         appended: bool,
         /// Settings of the server that the view has for itself.

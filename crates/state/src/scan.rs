@@ -22,8 +22,7 @@ const BATCH_ROWS: usize = 8192;
 /// Which columns a reader wants, and so which parts of a stored row it needs.
 pub(crate) struct Wanted {
     columns: Vec<usize>,
-    /// Of the batches.
-    pub(crate) schema: SchemaRef,
+    schema: SchemaRef,
     key: bool,
     value: bool,
 }

@@ -12,8 +12,8 @@ use crate::rocks::{Rocks, storage_error};
 
 /// A file is closed when it has reached this size.
 const FILE_BYTES_MAX: u64 = 128 << 20;
-/// How often the size is looked at.
-const ENTRIES_PER_LOOK: u64 = 4096;
+/// So many bytes are written before the size is looked at again.
+const LOOK_BYTES: usize = 1 << 20;
 
 /// Writes one checkpoint's changes in ascending key order.
 pub(crate) struct SstWriter<'a> {
@@ -25,6 +25,8 @@ pub(crate) struct SstWriter<'a> {
     writer: Option<SstFileWriter<'a>>,
     files: Vec<String>,
     key: Vec<u8>,
+    /// Bytes of entries since the size was looked at.
+    unseen: usize,
     entries: u64,
     bytes: u64,
 }
@@ -49,7 +51,7 @@ impl Written {
 
 impl<'a> SstWriter<'a> {
     pub(crate) fn new(options: &'a Options, staging: &'a Path, number: u64) -> Self {
-        SstWriter { options, staging, number, first: 0, writer: None, files: vec![], key: vec![], entries: 0, bytes: 0 }
+        SstWriter { options, staging, number, first: 0, writer: None, files: vec![], key: vec![], unseen: 0, entries: 0, bytes: 0 }
     }
 
     /// For changes of the same checkpoint with greater keys, to be written at the same time.
@@ -57,10 +59,15 @@ impl<'a> SstWriter<'a> {
         SstWriter { first: LATER_FIRST, ..SstWriter::new(self.options, self.staging, self.number) }
     }
 
-    fn writer(&mut self) -> Result<&mut SstFileWriter<'a>> {
-        if self.entries.is_multiple_of(ENTRIES_PER_LOOK) && self.writer.as_ref().is_some_and(|w| w.file_size() >= FILE_BYTES_MAX) {
-            self.finish_file()?;
+    /// For an entry of so many bytes.
+    fn writer(&mut self, bytes: usize) -> Result<&mut SstFileWriter<'a>> {
+        if self.unseen >= LOOK_BYTES {
+            self.unseen = 0;
+            if self.writer.as_ref().is_some_and(|w| w.file_size() >= FILE_BYTES_MAX) {
+                self.finish_file()?;
+            }
         }
+        self.unseen += bytes;
         if self.writer.is_none() {
             let name = format!("{:010}-{}.sst", self.number, self.first + self.files.len());
             let writer = SstFileWriter::create(self.options);
@@ -89,7 +96,8 @@ impl<'a> SstWriter<'a> {
         whole.extend_from_slice(&format::id_prefix(id));
         whole.extend_from_slice(head);
         whole.extend_from_slice(key);
-        let writer = self.writer()?;
+        let value = if let Change::Put(value) = change { value.len() } else { 0 };
+        let writer = self.writer(whole.len() + value)?;
         match change {
             Change::Put(value) => writer.put(&whole, value),
             Change::Delete => writer.delete(&whole),
@@ -108,7 +116,7 @@ impl<'a> SstWriter<'a> {
 
     /// Everything stored under an id goes.
     pub(crate) fn delete_id(&mut self, id: u32) -> Result<()> {
-        let writer = self.writer()?;
+        let writer = self.writer(0)?;
         writer.delete_range(format::vnode_bound(id, 0), format::vnode_bound(id, 256)).map_err(storage_error)
     }
 
@@ -117,7 +125,7 @@ impl<'a> SstWriter<'a> {
         let entries = self.entries;
         if entries > 0 {
             let number = self.number;
-            self.writer()?.put(format::MARKER_KEY, number.to_le_bytes()).map_err(storage_error)?;
+            self.writer(0)?.put(format::MARKER_KEY, number.to_le_bytes()).map_err(storage_error)?;
         }
         Ok(Written { entries, ..self.finish_unmarked()? })
     }

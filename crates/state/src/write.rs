@@ -22,7 +22,7 @@ use crate::tables::Entries;
 /// So many entries are written by two threads: fewer are not worth a thread's start, and with more the workers need the core.
 const ENTRIES_FOR_TWO: RangeInclusive<u64> = 20_000..=400_000;
 
-/// Rows of a relation that only grows are so much less work each than other entries.
+/// About so many rows of a relation that only grows are as much work as another entry.
 const APPENDED_PART: u64 = 8;
 
 /// What one commit writes under one id.

@@ -67,12 +67,12 @@ impl Clock {
                 self.tell();
                 let _ = reply.send(result);
             }
-            Control::Shutdown(last, reply) => {
+            Control::Shutdown(before_close, reply) => {
                 // What has been decoded but not taken is read again after the restart.
                 for reader in &mut self.readers {
                     reader.finished = true;
                 }
-                self.shutdown = Some((last, reply));
+                self.shutdown = Some((before_close, reply));
             }
         }
     }

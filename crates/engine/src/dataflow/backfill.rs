@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use millpond_common::ids::vnodes_of;
-use millpond_common::{Delta, Epoch, RelationId, RelationSpec, Result, Vnode};
+use millpond_common::ids::lane_of;
+use millpond_common::{Delta, Epoch, RelationId, RelationSpec, Result};
 use millpond_state::{KeySplitter, ReadView, Unread};
 use timely::container::NoopBuilder;
 use timely::dataflow::Scope;
@@ -222,11 +222,6 @@ pub(super) fn backfill<'scope>(
         }
     });
     stream
-}
-
-/// The lane of a relation that only grows to which a worker adds.
-pub(super) fn lane_of(worker: usize, workers: usize) -> Vnode {
-    vnodes_of(worker, workers).start as Vnode
 }
 
 /// What of `unread` this worker reads.

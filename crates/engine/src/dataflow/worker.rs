@@ -7,6 +7,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use millpond_common::ids::lane_of;
 use millpond_common::{Delta, Epoch, Error, JobId, RelationId, Result, Vnode};
 use millpond_state::{FrozenTable, Store, Unread};
 use parking_lot::Mutex;
@@ -14,7 +15,6 @@ use timely::WorkerConfig;
 use timely::communication::Config as Communication;
 use timely::worker::Worker;
 
-use super::backfill::lane_of;
 use super::job::{Build, LocalJob, Start};
 use super::residency::{self, Residency};
 use super::unaligned::{Pause, Traffic};
@@ -342,7 +342,7 @@ impl Loop {
         let Some(job) = self.jobs.get(&id) else { return };
         let relation = job.spec.output.id;
         let mut deltas = job.export.take(epoch);
-        if job.spec.output.appended && !deltas.iter().all(Delta::is_append_only) {
+        if job.spec.output.appended && deltas.iter().any(Delta::deletes) {
             job.failure.set(Error::internal(format!("the query of {} has deleted rows, though it never does", job.spec.name)));
             deltas.clear();
         }

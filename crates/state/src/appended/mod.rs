@@ -1,4 +1,4 @@
-//! Relations that only grow and have no key. Their rows stay in the order in which they came, by column, many to a block: nothing is
+//! Append-only relations without a key, called relations that only grow. Their rows stay in the order in which they came, by column, many to a block: nothing is
 //! encoded row by row, nothing is sorted, and no row is ever looked for.
 //!
 //! Each worker appends to a *lane*: the first virtual node that it owns. In its lane a row has a *place*, the number of rows before it, for ever:

@@ -13,7 +13,6 @@ use super::{BLOCK_ROWS, Position};
 use crate::format;
 use crate::relation::{Relation, Run};
 use crate::rocks::{Base, BaseIterator, storage_error};
-use crate::scan::Wanted;
 
 /// Rows of a batch without columns.
 const COUNTED_ROWS: u64 = 1 << 16;
@@ -43,7 +42,7 @@ impl AppendedScan {
     pub(crate) fn new(base: &Arc<Base>, relation: &Relation, runs: &[Arc<Run>], columns: Vec<usize>, vnodes: Range<usize>) -> Result<Self> {
         let meta = &relation.meta;
         let id = meta.spec.id.0;
-        let schema = Wanted::new(meta, Some(columns.clone())).schema;
+        let schema = meta.spec.project(&columns);
         let (first, end) = (format::vnode_bound(id, 0), format::vnode_bound(id, 256));
         let mut stored = if relation.stored_is_void { None } else { Some(BaseIterator::new(base, first, end, true)?) };
         let batches = runs.iter().flat_map(|r| &r.deltas).enumerate();
