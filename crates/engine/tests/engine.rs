@@ -69,7 +69,7 @@ async fn a_failing_job_stops_alone() {
     engine.shutdown().await.unwrap();
 }
 
-/// A plan that is wrong about itself stops its job; what its relation holds stays as it is.
+/// A plan that is wrong about itself stops its job; its relation stays as the last checkpoint has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relation_that_only_grows_is_not_deleted_from() {
     let dir = tempfile::tempdir().unwrap();
@@ -79,6 +79,7 @@ async fn a_relation_that_only_grows_is_not_deleted_from() {
     wrong.output.appended = true;
     create(&engine, wrong).await;
     insert(&engine, &[(1, 10), (2, 20)]).await;
+    engine.checkpoint().await.unwrap();
     assert_eq!(read(&engine, 10), vec![(1, 20), (2, 40)]);
     update(&engine, &[(2, 20, -1)]).await;
     engine.flush().await.unwrap();

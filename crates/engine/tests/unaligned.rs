@@ -42,7 +42,7 @@ fn slow_join(id: u32, pause: Duration, fails: &Arc<AtomicBool>) -> JobSpec {
     let field = |name: &str| Field::new(name, DataType::Int64, true);
     let pairs: SchemaRef = Arc::new(Schema::new(vec![field("k"), field("v"), field("l"), field("w")]));
     let filter = Some(PlanExpr(slow(pause, fails).gt_eq(lit(-1_000_000i64))));
-    let join = Operator::Join { kind: JoinKind::Inner, on: vec![(0, 0)], null_equals_null: false, filter };
+    let join = Operator::Join { kind: JoinKind::Inner, on: vec![(0, 0)], null_equals_null: false, filter, numbered: true };
     spec.plan.nodes = vec![
         scan(),
         scan(),

@@ -93,6 +93,9 @@ pub enum Operator {
         null_equals_null: bool,
         /// A further condition over left columns followed by right columns.
         filter: Option<PlanExpr>,
+        /// Whether rows are stored under numbers. In plans made before that was possible they are stored under themselves.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        numbered: bool,
     },
     /// One row per group: the group columns, then one column per call. Without group columns there is always
     /// exactly one row.

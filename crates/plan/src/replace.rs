@@ -19,6 +19,18 @@ pub struct Rest {
 }
 
 impl StreamPlan {
+    /// Has joins store rows in the form in which those of `old` do, so that they can go on with them.
+    pub fn store_as(&mut self, old: &StreamPlan) {
+        let numbers = |n: &Node| matches!(n.operator, Operator::Join { numbered: true, .. });
+        let joins = |plan: &StreamPlan| plan.nodes.iter().any(|n| matches!(n.operator, Operator::Join { .. }));
+        let old_form = joins(old) && !old.nodes.iter().any(numbers);
+        for node in self.nodes.iter_mut().filter(|_| old_form) {
+            if let Operator::Join { numbered, .. } = &mut node.operator {
+                *numbered = false;
+            }
+        }
+    }
+
     /// Which operators of this plan can go on with the state of an operator of `old`: those that compute the same from the same.
     /// A node whose output is needed anew must be one that `tells` what its state amounts to.
     pub fn keep_from(&self, old: &StreamPlan, tells: &dyn Fn(usize) -> bool) -> Kept {
@@ -164,7 +176,7 @@ pub(crate) mod tests {
                 let call = AggregateCall { function: AggregateFunction::Count, argument: None, distinct: false, filter: None };
                 Operator::Aggregate { group: vec![], calls: vec![call] }
             }
-            b'j' => Operator::Join { kind: JoinKind::Inner, on: vec![(0, 0)], null_equals_null: false, filter: None },
+            b'j' => Operator::Join { kind: JoinKind::Inner, on: vec![(0, 0)], null_equals_null: false, filter: None, numbered: true },
             _ => Operator::Union,
         };
         if text.first() == Some(&b'(') {
@@ -208,6 +220,22 @@ pub(crate) mod tests {
             };
             assert_eq!(rest.plan.nodes.iter().filter_map(scan).collect::<String>(), scans, "{new} after {old}");
             assert_eq!(rest.places.last(), Some(&(new_plan.nodes.len() - 1)));
+        }
+    }
+
+    #[test]
+    fn joins_go_on_with_rows_that_have_no_numbers() {
+        let json = serde_json::to_string(&plan("j(t1,t2)")).unwrap();
+        let old: StreamPlan = serde_json::from_str(&json.replace(",\"numbered\":true", "")).unwrap();
+        let mut new = plan("c(j(t1,t2))");
+        assert_eq!(new.keep_from(&old, &|_| true), [None; 4]);
+        new.store_as(&old);
+        assert_eq!(new.keep_from(&old, &|_| true), [Some(0), Some(1), Some(2), None]);
+        assert!(!serde_json::to_string(&new).unwrap().contains("numbered"));
+        let mut new = plan("j(t1,t2)");
+        for text in ["d(t1)", "j(t1,t2)"] {
+            new.store_as(&plan(text));
+            assert_eq!(serde_json::to_string(&new).unwrap(), json);
         }
     }
 

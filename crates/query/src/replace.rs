@@ -50,7 +50,7 @@ impl Change {
         };
         // What is not said stays as it is.
         let options = old_options.iter().chain(&create.options).map(|(name, value)| (name.clone(), value.clone())).collect();
-        let (mut new, view) = millpond_sql::create_materialized_view(&CreateMaterializedView { options, ..create.clone() }, planner)?;
+        let (mut new, mut view) = millpond_sql::create_materialized_view(&CreateMaterializedView { options, ..create.clone() }, planner)?;
         check_storable(&new.columns)?;
         let dependents = planner.catalog.dependents(old.id);
         if new.depends_on.contains(&old.id) || new.depends_on.iter().any(|d| dependents.contains(d)) {
@@ -61,6 +61,9 @@ impl Change {
             return Err(Error::internal("a materialized view is not one"));
         };
         let runs = matches!(job.state, JobState::Running);
+        if runs {
+            view.plan.store_as(&job.spec.plan);
+        }
         let result = |plan: &StreamPlan| plan.fingerprints().last().copied().flatten();
         let same = runs
             && (&*key, *append_only, &new.columns) == (old_key, *old_append_only, &old.columns)

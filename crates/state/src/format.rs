@@ -16,8 +16,8 @@ use crate::frame::Frame;
 
 const FORMAT_MAGIC: &[u8; 8] = b"MILLPOND";
 /// The newest data format that this program reads, and the one it writes. It reads all before it, and makes a directory that it opens one of this
-/// version. 2: relations that only grow are stored by column, in blocks.
-const FORMAT_VERSION: u32 = 2;
+/// version. 2: relations that only grow are stored by column, in blocks. 3: rows of new joins are numbered.
+const FORMAT_VERSION: u32 = 3;
 
 const RECORD: Frame = Frame { magic: b"MPCK", version: 1, what: "the checkpoint record" };
 

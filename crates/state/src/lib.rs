@@ -70,7 +70,9 @@ pub use part::{KeySplitter, Unread};
 pub use read_view::{ReadView, RowStream, Scan};
 pub use savepoint::{Savepoint, SavepointKind, SavepointReader, fork, restore_at_next_open};
 pub use store::{Checkpoint, CommitStats, FrozenTable, Recovered, Store, StoreStats};
-pub use tables::{Entries, Evicted, KeyedState, MultiState, SortedState, StateTable, StateValue, StoredTable, TableStats, Take, Walk};
+pub use tables::{
+    Entries, Evicted, KeyedState, MultiState, RowForm, SortedState, StateTable, StateValue, StoredTable, TableStats, Take, Walk,
+};
 
 #[cfg(test)]
 mod tests;

@@ -34,7 +34,7 @@ use std::rc::Rc;
 
 use millpond_common::{Delta, Epoch, Error, Result};
 use millpond_plan::{JoinKind, Node, Operator as PlanOperator, StreamPlan};
-use millpond_state::StateTable;
+use millpond_state::{RowForm, StateTable};
 
 /// What an operator may know of the epoch in which it steps.
 #[derive(Clone, Copy, Debug)]
@@ -166,9 +166,10 @@ fn build_lasting(plan: &StreamPlan, node: usize) -> Result<Built> {
         PlanOperator::Filter { predicate } => Built::Stateless(Box::new(filter::Filter::new(predicate, &input(0)?.schema, schema)?)),
         PlanOperator::Project { exprs } => Built::Stateless(Box::new(project::Project::new(exprs, &input(0)?.schema, schema)?)),
         PlanOperator::Unnest { columns } => Built::Stateless(Box::new(unnest::Unnest::new(columns, schema))),
-        PlanOperator::Join { kind, on, null_equals_null, filter } => {
+        PlanOperator::Join { kind, on, null_equals_null, filter, numbered } => {
             let inputs = [&input(0)?.schema, &input(1)?.schema];
-            Built::Stateful(Box::new(join::Join::new(*kind, on, *null_equals_null, filter.as_ref(), inputs, schema)?))
+            let form = if *numbered { RowForm::Numbered } else { RowForm::Itself };
+            Built::Stateful(Box::new(join::Join::new(*kind, on, *null_equals_null, filter.as_ref(), form, inputs, schema)?))
         }
         PlanOperator::Aggregate { group, calls } => {
             let input = input(0)?;

@@ -90,7 +90,7 @@ impl Builder<'_> {
         if !left_only {
             fields.extend(right_full.fields().iter().cloned());
         }
-        let operator = Operator::Join { kind, on, null_equals_null: sides.null_equals_null, filter };
+        let operator = Operator::Join { kind, on, null_equals_null: sides.null_equals_null, filter, numbered: true };
         let node = self.push(operator, vec![left, right], Arc::new(Schema::new(fields.clone())), append_only, key);
         let mut columns = (0..left_width).collect::<Vec<_>>();
         if !left_only {
@@ -141,7 +141,8 @@ impl Builder<'_> {
             let both = left_schema.join(right_schema).map_err(from_datafusion)?;
             let filter = convert(&filter, &both, |c| if c < split { c } else { width + c - split })?;
             let key = builder.key(left);
-            let operator = Operator::Join { kind: JoinKind::LeftAnti, on: Vec::new(), null_equals_null: false, filter: Some(filter) };
+            let operator =
+                Operator::Join { kind: JoinKind::LeftAnti, on: Vec::new(), null_equals_null: false, filter: Some(filter), numbered: true };
             Ok::<_, millpond_common::Error>(builder.push(operator, vec![left, right], schema.clone(), false, key))
         };
         if right_nulls {

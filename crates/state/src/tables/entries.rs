@@ -1,5 +1,8 @@
 //! Changes of a state table on their way to a checkpoint.
 
+/// So many bytes may be got before there is anything to put into them.
+const RESERVED_MAX: usize = 4 << 20;
+
 /// Changes of a state table: stored keys (first byte: virtual node), each with its value or deleted. Their bytes lie end to
 /// end, so that gathering them costs no allocation each.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,17 @@ impl Entries {
     /// No changes.
     pub fn new() -> Self {
         Entries::default()
+    }
+
+    /// Has room for so many more entries without growing, if they take as many bytes each as those of another piece.
+    pub(super) fn reserve(&mut self, entries: usize, bytes_each: usize) {
+        self.bytes.reserve(entries.saturating_mul(bytes_each).min(RESERVED_MAX));
+        self.list.reserve(entries.min(RESERVED_MAX / size_of::<Entry>()));
+    }
+
+    /// What an entry takes, on average.
+    pub(super) fn bytes_each(&self) -> usize {
+        self.bytes.len().div_ceil(self.list.len().max(1))
     }
 
     /// Adds a key and its value; both are appended to what they are given.

@@ -159,7 +159,7 @@ impl<V: StateValue> StateTable for KeyedState<V> {
     }
 
     fn drain(&mut self, max: usize) -> Option<Entries> {
-        let mut out = std::mem::take(&mut self.changes.early);
+        let mut out = self.changes.begin_piece(max);
         for number in 0..max {
             if number % AHEAD == 0 {
                 let value = |place: &Place| Some(self.slab.get(*place)?.value.as_ref()?.bytes());
@@ -172,7 +172,7 @@ impl<V: StateValue> StateTable for KeyedState<V> {
                 self.slab.remove(place);
             }
         }
-        (!out.is_empty() || !self.changes.sealed.is_empty()).then_some(out)
+        self.changes.end_piece(out)
     }
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()> {

@@ -26,7 +26,7 @@ mod value;
 
 pub use entries::Entries;
 pub use keyed::KeyedState;
-pub use multi::MultiState;
+pub use multi::{MultiState, RowForm};
 pub use sorted::SortedState;
 pub use stored::{Evicted, StoredTable, Take, Walk};
 pub use value::StateValue;
@@ -101,17 +101,32 @@ struct Generations<H> {
     sealed: Vec<H>,
     /// Entries of the sealed generation that had to be encoded before their turn.
     early: Entries,
+    /// What an entry of the last piece took.
+    entry_bytes: usize,
 }
 
 impl<H> Generations<H> {
     fn new() -> Self {
-        Generations { open: Mark::Even, touched: Vec::new(), sealed: Vec::new(), early: Entries::new() }
+        Generations { open: Mark::Even, touched: Vec::new(), sealed: Vec::new(), early: Entries::new(), entry_bytes: 0 }
     }
 
     fn seal(&mut self) {
         debug_assert!(self.sealed.is_empty() && self.early.is_empty(), "the last generation has been drained");
         self.open = self.open.other();
         std::mem::swap(&mut self.touched, &mut self.sealed); // both keep their capacity
+    }
+
+    /// What the next piece begins with, with room for about so many more.
+    fn begin_piece(&mut self, max: usize) -> Entries {
+        let mut piece = std::mem::take(&mut self.early);
+        piece.reserve(max.min(self.sealed.len()), self.entry_bytes);
+        piece
+    }
+
+    /// The piece, if there is anything in it or after it.
+    fn end_piece(&mut self, piece: Entries) -> Option<Entries> {
+        self.entry_bytes = piece.bytes_each();
+        (!piece.is_empty() || !self.sealed.is_empty()).then_some(piece)
     }
 
     /// Whether an entry with this mark must be encoded before it may change.

@@ -1,12 +1,15 @@
-//! State with many weighted rows per key: one side of a join, the values of a group.
+//! State with many weighted rows per key: one side of a join.
+
+mod form;
 
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use ahash::RandomState;
 use hashbrown::HashTable;
-use millpond_common::{Error, Result, SqlState};
+use millpond_common::Result;
 
+pub use self::form::RowForm;
 use super::slab::{Place, Slab, spread};
 use super::stored::{Evicted, Spill, StoredTable};
 use super::{Entries, Generations, Mark, StateTable, TableStats};
@@ -17,10 +20,10 @@ const INDEX_ABOVE: usize = 16;
 
 /// A map from key bytes (first byte: virtual node) to a multiset of rows, which knows what has changed.
 ///
-/// Stored form, one entry per distinct row: first byte of the key | length of the rest of the key, u32 big-endian |
-/// rest of the key | row, with the weight as a variable-length integer. So the rows of a key lie side by side. All rows of a key are in
+/// One entry is stored per distinct row, in a [`RowForm`]; the rows of a key lie side by side. All rows of a key are in
 /// memory, or none is; where keys have been evicted, all but [`fetch`](Self::fetch) sees what is in memory alone.
 pub struct MultiState {
+    form: RowForm,
     slab: Slab<Group>,
     /// Hints are a key's place and a row's position there.
     changes: Generations<(Place, u32)>,
@@ -42,8 +45,13 @@ struct Group {
     /// For keys with many rows.
     index: Option<Box<HashTable<Indexed>>>,
     total: i64,
+    /// The least number that no row has had.
+    next: u32,
     /// It was fetched since it was last looked at for eviction.
     used: bool,
+    /// Numbers of rows that are gone.
+    #[allow(clippy::box_collection)] // few groups have any, and there are many groups
+    free: Option<Box<Vec<u32>>>,
 }
 
 /// A row's position, and its hash, so that growing the index does not visit the rows.
@@ -57,8 +65,13 @@ fn hash(hasher: &RandomState, row: &[u8]) -> u32 {
 }
 
 struct Row {
-    offset: u64,
+    /// Little-endian.
+    offset: [u8; 5],
+    /// Of its hash: rows with another one are others.
+    tag: u8,
     length: u32,
+    /// No other row of its key has it while this one is stored or about to be.
+    number: u32,
     mark: Mark,
     /// The checkpoint has (or is about to get) this row.
     stored: bool,
@@ -67,25 +80,38 @@ struct Row {
 }
 
 impl Row {
+    fn new(offset: usize, row: &[u8], hash: u32, number: u32, stored: bool) -> Self {
+        let length = u32::try_from(row.len()).expect("a row is shorter than 4 GiB");
+        Row { offset: five_bytes(offset), tag: hash as u8, length, number, mark: Mark::Clean, stored, weight: 0 }
+    }
+
     #[inline]
     fn of<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        let start = self.offset as usize;
+        let [a, b, c, d, e] = self.offset;
+        let start = u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]) as usize;
         bytes.get(start..start + self.length as usize).unwrap_or_default()
     }
 
-    fn encode(&mut self, key: &[u8], bytes: &[u8], out: &mut Entries) {
+    fn encode(&mut self, form: RowForm, key: &[u8], bytes: &[u8], out: &mut Entries) {
         self.mark = Mark::Clean;
         self.stored = self.weight != 0;
-        let stored = |out: &mut Vec<u8>| push_stored_key(out, key, self.of(bytes));
-        if self.stored { out.put(stored, |out| push_weight(out, self.weight)) } else { out.delete(stored) }
+        let row = self.of(bytes);
+        let stored = |out: &mut Vec<u8>| form.push_key(out, key, row, self.number);
+        if self.stored { out.put(stored, |out| form.push_value(out, row, self.weight)) } else { out.delete(stored) }
     }
+}
+
+/// An offset within the rows of one key: a terabyte is more than there is memory.
+fn five_bytes(offset: usize) -> [u8; 5] {
+    let [a, b, c, d, e, ..] = (offset as u64).to_le_bytes();
+    [a, b, c, d, e]
 }
 
 impl MultiState {
     /// An empty table.
-    pub fn new() -> Self {
+    pub fn new(form: RowForm) -> Self {
         let hasher = RandomState::new();
-        MultiState { slab: Slab::new(), changes: Generations::new(), live: 0, row_bytes: 0, hasher, spill: Spill::default() }
+        MultiState { form, slab: Slab::new(), changes: Generations::new(), live: 0, row_bytes: 0, hasher, spill: Spill::default() }
     }
 
     /// Makes sure that the rows of these keys are in memory; to be called for all that is about to be asked for or added to.
@@ -102,9 +128,7 @@ impl MultiState {
         missing.dedup();
         let prefixes = missing.iter().map(|key| {
             self.slab.insert(key, Group { used: true, ..Group::default() }); // without rows: that is known then, too
-            let mut prefix = Vec::with_capacity(key.len() + 4);
-            push_stored_key(&mut prefix, key, &[]);
-            prefix
+            self.form.prefix(key)
         });
         let mut prefixes = prefixes.collect::<Vec<_>>();
         prefixes.sort_unstable();
@@ -131,7 +155,7 @@ impl MultiState {
     /// The weight of one row.
     pub fn weight(&self, key: &[u8], row: &[u8]) -> i64 {
         let group = self.slab.find(key).and_then(|place| self.slab.get(place));
-        group.and_then(|g| g.rows.get(g.find(&self.hasher, row).ok()? as usize)).map_or(0, |r| r.weight)
+        group.and_then(|g| g.rows.get(g.find(hash(&self.hasher, row), row)? as usize)).map_or(0, |r| r.weight)
     }
 
     /// Adds to the weight of a row; at 0 the row is gone. Weights may be negative for a while.
@@ -145,18 +169,19 @@ impl MultiState {
         };
         let group = self.slab.get_mut(place).expect("this place was found or filled above");
         group.total += weight;
-        let position = match group.find(&self.hasher, row) {
-            Ok(position) => position,
-            Err(hash) => {
+        let hash = hash(&self.hasher, row);
+        let position = match group.find(hash, row) {
+            Some(position) => position,
+            None => {
                 self.row_bytes += row.len();
-                group.push(&self.hasher, row, hash, 0, false)
+                group.push(&self.hasher, row, hash, None)
             }
         };
         let Some(found) = group.rows.get_mut(position as usize) else { return };
         let before = found.weight;
         if found.mark != self.changes.open {
             if self.changes.is_sealed(found.mark) {
-                found.encode(key, &group.bytes, &mut self.changes.early);
+                found.encode(self.form, key, &group.bytes, &mut self.changes.early);
             }
             found.mark = self.changes.open;
             self.changes.touched.push((place, position));
@@ -185,6 +210,11 @@ impl MultiState {
         }
     }
 
+    /// What it holds, and nothing is left in it.
+    pub fn take(&mut self) -> MultiState {
+        std::mem::replace(self, MultiState::new(self.form))
+    }
+
     /// How many distinct rows have a weight.
     pub fn len(&self) -> usize {
         self.live
@@ -204,23 +234,16 @@ impl MultiState {
     }
 }
 
-impl Default for MultiState {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Group {
-    /// A row's position; where it is not there its hash, if that had to be computed.
-    fn find(&self, hasher: &RandomState, row: &[u8]) -> std::result::Result<u32, Option<u32>> {
-        let equal = |r: &Row| r.length as usize == row.len() && r.of(&self.bytes) == row;
+    /// A row's position, by its hash.
+    fn find(&self, hash: u32, row: &[u8]) -> Option<u32> {
+        let equal = |r: &Row| r.tag == hash as u8 && r.length as usize == row.len() && r.of(&self.bytes) == row;
         match &self.index {
             Some(index) => {
-                let hash = hash(hasher, row);
                 let is_it = |i: &Indexed| i.hash == hash && self.rows.get(i.position as usize).is_some_and(equal);
-                index.find(spread(hash), is_it).map(|i| i.position).ok_or(Some(hash))
+                index.find(spread(hash), is_it).map(|i| i.position)
             }
-            None => self.rows.iter().position(equal).map(|p| p as u32).ok_or(None),
+            None => self.rows.iter().position(equal).map(|p| p as u32),
         }
     }
 
@@ -228,21 +251,21 @@ impl Group {
         self.rows.get(position as usize)?.of(&self.bytes).first().copied()
     }
 
-    /// Adds a row that is not there, and says where.
-    fn push(&mut self, hasher: &RandomState, row: &[u8], row_hash: Option<u32>, weight: i64, stored: bool) -> u32 {
+    /// Adds a row that is not there, and says where. It has no weight yet.
+    fn push(&mut self, hasher: &RandomState, row: &[u8], row_hash: u32, stored_as: Option<u32>) -> u32 {
         if self.rows.len() < 4 {
             // Most keys have very few rows.
             self.rows.reserve_exact(1);
             self.bytes.reserve_exact(row.len());
         }
         let position = self.rows.len() as u32;
-        let length = u32::try_from(row.len()).expect("a row is shorter than 4 GiB");
-        self.rows.push(Row { offset: self.bytes.len() as u64, length, mark: Mark::Clean, stored, weight });
+        let number = stored_as.or_else(|| self.free.as_mut()?.pop()).unwrap_or(self.next);
+        self.next = self.next.max(number.checked_add(1).expect("a key has fewer than 2^32 rows"));
+        self.rows.push(Row::new(self.bytes.len(), row, row_hash, number, stored_as.is_some()));
         self.bytes.extend_from_slice(row);
         match &mut self.index {
             Some(index) => {
-                let hash = row_hash.unwrap_or_else(|| hash(hasher, row));
-                index.insert_unique(spread(hash), Indexed { hash, position }, |i| spread(i.hash));
+                index.insert_unique(spread(row_hash), Indexed { hash: row_hash, position }, |i| spread(i.hash));
             }
             None if self.rows.len() > INDEX_ABOVE => {
                 let mut index = HashTable::with_capacity(self.rows.len() * 2);
@@ -271,6 +294,7 @@ impl Group {
                 i.position = position;
             }
         }
+        self.free.get_or_insert_default().push(row.number);
         self.garbage += row.length as usize;
         if self.garbage > 64 && self.garbage > self.bytes.len() / 2 {
             self.collect_garbage();
@@ -281,7 +305,7 @@ impl Group {
     fn collect_garbage(&mut self) {
         let mut bytes = Vec::with_capacity(self.bytes.len() - self.garbage);
         for row in &mut self.rows {
-            let offset = bytes.len() as u64;
+            let offset = five_bytes(bytes.len());
             bytes.extend_from_slice(row.of(&self.bytes));
             row.offset = offset;
         }
@@ -296,7 +320,7 @@ impl StateTable for MultiState {
     }
 
     fn drain(&mut self, max: usize) -> Option<Entries> {
-        let mut out = std::mem::take(&mut self.changes.early);
+        let mut out = self.changes.begin_piece(max);
         for number in 0..max {
             if number % AHEAD == 0 {
                 look(self.changes.sealed.iter().rev().take(AHEAD).map(|(place, at)| self.slab.get(*place)?.first_byte(*at)));
@@ -305,25 +329,28 @@ impl StateTable for MultiState {
             let Some((key, group)) = self.slab.entry_mut(place) else { continue };
             let row = group.rows.get_mut(position as usize).filter(|r| self.changes.is_sealed(r.mark));
             let Some(row) = row else { continue };
-            row.encode(key, &group.bytes, &mut out);
+            row.encode(self.form, key, &group.bytes, &mut out);
             if row.weight == 0 {
                 self.drop_row(place, position);
             }
         }
-        (!out.is_empty() || !self.changes.sealed.is_empty()).then_some(out)
+        self.changes.end_piece(out)
     }
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let (key, row) = split(key)?;
-        let weight = decode_weight(value).ok_or_else(|| Error::new(SqlState::DATA_CORRUPTED, "stored weight cannot be read"))?;
-        let place = match self.slab.find(&key) {
+        let stored = self.form.read(key, value)?;
+        let place = match self.slab.find(&stored.key) {
             Some(place) => place,
-            None => self.slab.insert(&key, Group::default()),
+            None => self.slab.insert(&stored.key, Group::default()),
         };
         let group = self.slab.get_mut(place).expect("this place was found or filled above");
-        group.total += weight;
-        group.push(&self.hasher, row, None, weight, true);
-        self.row_bytes += row.len();
+        let number = stored.number.unwrap_or(group.next);
+        let position = group.push(&self.hasher, stored.row, hash(&self.hasher, stored.row), Some(number));
+        if let Some(row) = group.rows.get_mut(position as usize) {
+            row.weight = stored.weight;
+        }
+        group.total += stored.weight;
+        self.row_bytes += stored.row.len();
         self.live += 1;
         Ok(())
     }
@@ -342,13 +369,13 @@ impl StateTable for MultiState {
         let (mut rows, mut next, mut last, mut known) = (0, None, Vec::new(), false);
         stored.walk(&from, &mut |key, value| {
             rows += 1;
-            let prefix = key_part(key)?;
+            let prefix = self.form.prefix_of(key)?;
             if prefix != last {
                 if rows > max {
                     next = Some(key.to_vec());
                     return Ok(ControlFlow::Break(()));
                 }
-                known = self.slab.find(&split(key)?.0).is_some();
+                known = self.slab.find(&self.form.key(prefix)).is_some();
                 prefix.clone_into(&mut last);
             }
             if !known {
@@ -391,79 +418,5 @@ impl StateTable for MultiState {
     fn stats(&self) -> TableStats {
         let rows = self.live * size_of::<Row>() + self.row_bytes * 5 / 4;
         TableStats { rows: self.live as u64, bytes: (self.slab.bytes() + rows) as u64 }
-    }
-}
-
-fn push_stored_key(out: &mut Vec<u8>, key: &[u8], row: &[u8]) {
-    let (vnode, rest) = key.split_first().expect("a key starts with its virtual node");
-    out.push(*vnode);
-    out.extend_from_slice(&(rest.len() as u32).to_be_bytes());
-    out.extend_from_slice(rest);
-    out.extend_from_slice(row);
-}
-
-fn unreadable() -> Error {
-    Error::new(SqlState::DATA_CORRUPTED, "stored row of a join cannot be read")
-}
-
-/// The key and the row of a stored key.
-fn split(stored: &[u8]) -> Result<(Vec<u8>, &[u8])> {
-    split_key(stored).ok_or_else(unreadable)
-}
-
-/// A stored key without the row in it.
-fn key_part(stored: &[u8]) -> Result<&[u8]> {
-    let length = stored.get(1..5).and_then(|l| l.try_into().ok()).map(u32::from_be_bytes).ok_or_else(unreadable)?;
-    stored.get(..5 + length as usize).ok_or_else(unreadable)
-}
-
-fn split_key(stored: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let (vnode, rest) = stored.split_first()?;
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (key, row) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-    let mut whole = Vec::with_capacity(1 + key.len());
-    whole.push(*vnode);
-    whole.extend_from_slice(key);
-    Some((whole, row))
-}
-
-/// Zigzag, then seven bits a byte: weights near 0 take one byte.
-fn push_weight(out: &mut Vec<u8>, weight: i64) {
-    let mut rest = ((weight << 1) ^ (weight >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-fn decode_weight(bytes: &[u8]) -> Option<i64> {
-    let mut value = 0u64;
-    for (i, byte) in bytes.iter().enumerate() {
-        value |= u64::from(byte & 0x7f).checked_shl(7 * i as u32)?;
-        if byte & 0x80 == 0 {
-            return (i + 1 == bytes.len()).then_some((value >> 1) as i64 ^ -((value & 1) as i64));
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_and_keys_survive_encoding() {
-        for w in [0, 1, -1, 63, 64, -65, 1 << 40, i64::MAX, i64::MIN] {
-            let mut out = vec![];
-            push_weight(&mut out, w);
-            assert_eq!(decode_weight(&out), Some(w));
-            assert_eq!(out.len() == 1, (-64..64).contains(&w));
-        }
-        assert_eq!(decode_weight(&[0x80]), None);
-        let mut stored = vec![];
-        push_stored_key(&mut stored, b"\x07key", b"row");
-        assert_eq!(split_key(&stored), Some((b"\x07key".to_vec(), b"row".as_slice())));
-        assert_eq!(split_key(b"\x07\0\0\0\x09key"), None);
     }
 }

@@ -193,7 +193,7 @@ impl<V: StateValue> StateTable for SortedState<V> {
     }
 
     fn drain(&mut self, max: usize) -> Option<Entries> {
-        let mut out = std::mem::take(&mut self.changes.early);
+        let mut out = self.changes.begin_piece(max);
         for _ in 0..max {
             let Some(key) = self.changes.sealed.pop() else { break };
             let entry = self.map.get_mut(key.as_slice()).filter(|e| self.changes.is_sealed(e.mark));
@@ -203,7 +203,8 @@ impl<V: StateValue> StateTable for SortedState<V> {
             let Some(key) = self.sealed_removed.pop_first() else { break };
             out.delete(|out| out.extend_from_slice(key.as_slice()));
         }
-        (!out.is_empty() || !self.changes.sealed.is_empty() || !self.sealed_removed.is_empty()).then_some(out)
+        let more = !self.sealed_removed.is_empty();
+        self.changes.end_piece(out).or_else(|| more.then(Entries::new))
     }
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<()> {

@@ -8,7 +8,7 @@ use millpond_common::hash::mix;
 use millpond_common::{Result, StateTableId};
 
 use super::support::*;
-use crate::{Entries, FrozenTable, KeyedState, MultiState, SavepointKind, StateTable, StateValue, TableLookup};
+use crate::{Entries, FrozenTable, KeyedState, MultiState, RowForm, SavepointKind, StateTable, StateValue, TableLookup};
 
 /// As large as the state of a group with two aggregates.
 struct Group {
@@ -111,7 +111,7 @@ fn measure() {
     let full = store.checkpoint_full().unwrap();
     println!("full checkpoint: {:?}, {} MB", full.duration, full.bytes / 1_000_000);
 
-    let mut multi = MultiState::new();
+    let mut multi = MultiState::new(RowForm::Numbered);
     let row = |i: u64| [i.to_be_bytes(), mix(i).to_be_bytes(), [7; 8], [8; 8]].concat();
     (0..rows / 10).for_each(|i| multi.add(&key(i % (rows / 40)), &row(i), 1));
     for epoch in 12..=14 {

@@ -13,7 +13,7 @@ const BAG: u32 = 2;
 const STATE: StateTableId = StateTableId(3);
 /// Grows only; from version 2 of the format on.
 const LOG: u32 = 4;
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 pub(super) const EPOCHS: u64 = 4;
 pub(super) const LOGGED: u64 = 6;
 

@@ -9,7 +9,10 @@ use std::rc::Rc;
 use millpond_common::{Result, StateTableId};
 
 use super::support::{Random, open};
-use crate::{Checkpoint, Entries, FrozenTable, KeyedState, MultiState, SortedState, StateTable, StoredTable, TableLookup, Take, Walk};
+use super::tables::{stored_rows, without_numbers};
+use crate::{
+    Checkpoint, Entries, FrozenTable, KeyedState, MultiState, RowForm, SortedState, StateTable, StoredTable, TableLookup, Take, Walk,
+};
 
 /// What the newest checkpoint holds.
 #[derive(Clone, Default)]
@@ -165,10 +168,24 @@ fn sorted_state_may_be_elsewhere() {
 
 #[test]
 fn multi_state_may_be_elsewhere() {
+    let (model, stored) = multi_state(RowForm::Numbered);
+    assert_eq!(without_numbers(&stored), stored_rows(&model));
+}
+
+#[test]
+fn multi_state_of_earlier_formats_may_be_elsewhere() {
+    let (model, stored) = multi_state(RowForm::Itself);
+    assert_eq!(stored, stored_rows(&model));
+}
+
+type Rows = BTreeMap<(Vec<u8>, Vec<u8>), i64>;
+
+/// The rows, and what is stored of them, after a life.
+fn multi_state(form: RowForm) -> (Rows, BTreeMap<Vec<u8>, Vec<u8>>) {
     let (mut random, mut life) = (Random(23), Life::default());
-    let mut table = MultiState::new();
+    let mut table = MultiState::new(form);
     table.attach(Rc::new(life.committed.clone()), false);
-    let mut model = BTreeMap::<(Vec<u8>, Vec<u8>), i64>::new();
+    let mut model = Rows::new();
     for _ in 0..50_000 {
         let k = if random.below(6) == 0 { vec![1, 1] } else { key(&mut random, 150) };
         table.fetch([k.as_slice()]).unwrap();
@@ -181,12 +198,9 @@ fn multi_state_may_be_elsewhere() {
         let of_key = || model.iter().filter(|((key, _), _)| *key == k).map(|((_, row), w)| (row.clone(), *w));
         assert_eq!(table.rows(&k).map(|(r, w)| (r.to_vec(), w)).collect::<BTreeMap<_, _>>(), of_key().collect());
         assert_eq!(table.total(&k), of_key().map(|(_, w)| w).sum::<i64>());
-        life.step(&mut random, &mut table, MultiState::new);
+        life.step(&mut random, &mut table, || MultiState::new(form));
     }
-    let (mut all, mut entries) = (MultiState::new(), Entries::new());
-    model.iter().for_each(|((key, row), weight)| all.add(key, row, *weight));
-    all.freeze(&mut entries);
-    assert_eq!(life.end(&mut table), entries.iter().map(|(k, v)| (k.to_vec(), v.unwrap().to_vec())).collect());
+    (model, life.end(&mut table))
 }
 
 /// The store's tables, by worker.

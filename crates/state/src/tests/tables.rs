@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::support::Random;
-use crate::{Entries, KeyedState, MultiState, SortedState, StateTable};
+use crate::{Entries, KeyedState, MultiState, RowForm, SortedState, StateTable};
 
 type Stored = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -17,6 +17,8 @@ struct Checkpoints {
     /// Keys of this generation.
     seen: BTreeSet<Vec<u8>>,
     early: usize,
+    /// Makes of what is stored what is expected, where many forms say the same.
+    read: Option<fn(&Stored) -> Stored>,
 }
 
 impl Checkpoints {
@@ -35,7 +37,8 @@ impl Checkpoints {
 
     fn drain(&mut self, table: &mut dyn StateTable, max: usize) {
         let Some(entries) = table.drain(max) else {
-            assert_eq!(Some(&self.stored), self.expected.as_ref());
+            let stored = self.read.map_or_else(|| self.stored.clone(), |read| read(&self.stored));
+            assert_eq!(Some(stored), self.expected);
             (self.expected, self.seen) = (None, BTreeSet::new());
             return;
         };
@@ -75,12 +78,20 @@ fn stored_form(model: &BTreeMap<Vec<u8>, i64>) -> Stored {
     model.iter().map(|(k, v)| (k.clone(), v.to_le_bytes().to_vec())).collect()
 }
 
-/// What a table of these rows alone would store.
-fn stored_rows(model: &BTreeMap<(Vec<u8>, Vec<u8>), i64>) -> Stored {
-    let (mut table, mut entries) = (MultiState::new(), Entries::new());
+/// What a table of these rows alone would store, if they were not numbered.
+pub(super) fn stored_rows(model: &BTreeMap<(Vec<u8>, Vec<u8>), i64>) -> Stored {
+    let (mut table, mut entries) = (MultiState::new(RowForm::Itself), Entries::new());
     model.iter().for_each(|((key, row), weight)| table.add(key, row, *weight));
     table.freeze(&mut entries);
     entries.iter().map(|(k, v)| (k.to_vec(), v.unwrap().to_vec())).collect()
+}
+
+/// The same of stored rows with numbers, of which no two of a key may be the same.
+pub(super) fn without_numbers(stored: &Stored) -> Stored {
+    let mut table = MultiState::new(RowForm::Numbered);
+    stored.iter().for_each(|(key, value)| table.load(key, value).unwrap());
+    assert_eq!(table.len(), stored.len());
+    stored_rows(&table.iter().map(|(key, row, weight)| ((key.to_vec(), row.to_vec()), weight)).collect())
 }
 
 fn key(random: &mut Random, distinct: u64) -> Vec<u8> {
@@ -163,9 +174,18 @@ fn sorted_state_agrees_with_a_map() {
 
 #[test]
 fn multi_state_agrees_with_a_map() {
+    multi_state(RowForm::Numbered, Checkpoints { read: Some(without_numbers), ..Checkpoints::default() });
+}
+
+#[test]
+fn multi_state_of_earlier_formats_agrees_with_a_map() {
+    multi_state(RowForm::Itself, Checkpoints::default());
+}
+
+fn multi_state(form: RowForm, mut stored: Checkpoints) {
     let mut random = Random(9);
-    let mut table = MultiState::new();
-    let (mut model, mut stored) = (BTreeMap::<(Vec<u8>, Vec<u8>), i64>::new(), Checkpoints::default());
+    let mut table = MultiState::new(form);
+    let mut model = BTreeMap::<(Vec<u8>, Vec<u8>), i64>::new();
     for _ in 0..60_000 {
         // Few keys have many rows, many have few.
         let k = if random.below(2) == 0 { vec![1, 1] } else { key(&mut random, 200) };
@@ -187,8 +207,26 @@ fn multi_state_agrees_with_a_map() {
         if random.below(3000) == 0 {
             stored.finish(&mut table, || stored_rows(&model));
             assert_eq!(table.iter().map(|(k, r, w)| ((k.to_vec(), r.to_vec()), w)).collect::<BTreeMap<_, _>>(), model);
-            table = MultiState::new();
+            table = MultiState::new(form);
             stored.load(&mut table);
+        }
+    }
+}
+
+/// Rows that come and go for ever need no more numbers than there ever were rows at once.
+#[test]
+fn numbers_are_given_again() {
+    let mut table = MultiState::new(RowForm::Numbered);
+    for round in 0..1000u32 {
+        for row in 0..3 {
+            table.add(b"\x07k", &(3 * round + row).to_be_bytes(), 1);
+        }
+        let mut entries = Entries::new();
+        table.freeze(&mut entries);
+        let greatest = entries.iter().filter_map(|(key, _)| key.last_chunk().copied().map(u32::from_be_bytes)).max();
+        assert!(greatest < Some(6), "{greatest:?}");
+        for row in 0..3 {
+            table.add(b"\x07k", &(3 * round + row).to_be_bytes(), -1);
         }
     }
 }

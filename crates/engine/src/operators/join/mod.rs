@@ -17,7 +17,7 @@ use std::rc::Rc;
 use arrow_schema::SchemaRef;
 use millpond_common::{Delta, Result, RowCodec};
 use millpond_plan::{JoinKind, PlanExpr};
-use millpond_state::{KeyedState, MultiState};
+use millpond_state::{KeyedState, MultiState, RowForm};
 
 use self::pairs::Pairs;
 use super::expr::{Condition, pair_schema};
@@ -65,7 +65,7 @@ impl Side {
 
     /// All rows that are kept, which are forgotten.
     fn take_input(&self) -> Result<Vec<Delta>> {
-        let rows = self.rows.replace(MultiState::new());
+        let rows = self.rows.borrow_mut().take();
         self.matches.replace(KeyedState::new());
         let all = rows.iter().map(|(_, row, weight)| (row, weight)).collect::<Vec<_>>();
         let delta = |part: &[(&[u8], i64)]| {
@@ -113,6 +113,7 @@ impl Join {
         on: &[(usize, usize)],
         null_equals_null: bool,
         filter: Option<&PlanExpr>,
+        form: RowForm,
         inputs: [&SchemaRef; 2],
         output: &SchemaRef,
     ) -> Result<Self> {
@@ -121,7 +122,7 @@ impl Join {
         let shape = Shape { kind, filter, pairs, output: SchemaRef::clone(output) };
         let side = |schema: &SchemaRef, columns: Vec<usize>, keeps_rows: bool| -> Result<Side> {
             Ok(Side {
-                rows: Rc::default(),
+                rows: Rc::new(RefCell::new(MultiState::new(form))),
                 matches: Rc::default(),
                 keys: KeyCodec::new(schema, &columns)?,
                 codec: RowCodec::new(SchemaRef::clone(schema))?,

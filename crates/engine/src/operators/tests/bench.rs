@@ -87,7 +87,7 @@ fn bench() {
         let name = format!("top 3 of 10000 partitions, append only: {append_only}");
         measure(&name, plan(&[&ints], append_only, top, &ints), vec![chunks(&ints, 10_000)], 60);
     }
-    let join = Operator::Join { kind: JoinKind::Inner, on: vec![(0, 0)], null_equals_null: false, filter: None };
+    let join = Operator::Join { kind: JoinKind::Inner, on: vec![(0, 0)], null_equals_null: false, filter: None, numbered: true };
     let pairs = schema("k:int v:int k2:int w:int");
     let sides = vec![chunks(&ints, 1_000_000), chunks(&ints, 1_000_000)];
     measure("inner join, 1000000 keys", plan(&[&ints, &ints], true, join.clone(), &pairs), sides, 60);

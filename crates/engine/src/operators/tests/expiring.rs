@@ -73,7 +73,7 @@ fn without_groups_it_is_as_in_the_beginning() {
 
 #[test]
 fn each_row_of_a_join_goes_by_itself() {
-    let operator = Operator::Join { kind: JoinKind::Left, on: vec![(0, 0)], null_equals_null: false, filter: None };
+    let operator = Operator::Join { kind: JoinKind::Left, on: vec![(0, 0)], null_equals_null: false, filter: None, numbered: true };
     let mut run = run(operator, true, &["k:int v:int", "k:int w:int"], "k:int v:int k2:int w:int");
     assert_eq!(run.step(&["+1 1 10\n+1 null 11", "+1 1 20"]), "+1 1 10 1 20\n+1 null 11 null null");
     run = at(run, 1000);

@@ -10,7 +10,7 @@ const KINDS: [JoinKind; 6] = [JoinKind::Inner, JoinKind::Left, JoinKind::Right, 
 fn join(kind: JoinKind, on: &[(usize, usize)], null_equals_null: bool, filter: bool) -> Operator {
     // Left (k, v), right (k, w): v < w.
     let filter = filter.then(|| PlanExpr(col("c1").lt(col("c3"))));
-    Operator::Join { kind, on: on.to_vec(), null_equals_null, filter }
+    Operator::Join { kind, on: on.to_vec(), null_equals_null, filter, numbered: true }
 }
 
 fn run(kind: JoinKind, filter: bool) -> Run {

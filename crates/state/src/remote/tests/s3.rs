@@ -1,4 +1,4 @@
-//! An object store that speaks as much of S3 as the client needs, keeps everything in memory, and fails as it is told.
+//! An object store that speaks as much of S3, and of what Google has made of it, as the client needs, keeps everything in memory, and fails as it is told.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use parking_lot::Mutex;
 
-use super::support::options;
+use super::support::{google_options, options};
 use crate::remote::RemoteStorage;
 
 /// What goes wrong with a request.
@@ -41,12 +41,16 @@ struct Content {
     log: Vec<(Method, String)>,
     faults: Option<Faults>,
     ignores_conditions: bool,
+    /// Nobody says who he is.
+    anonymous: bool,
 }
 
 type Shared = Arc<Mutex<Content>>;
 
 /// The server; its content outlives a stop.
 pub(super) struct Server {
+    /// Of its URLs: `s3` or `gs`.
+    scheme: &'static str,
     address: SocketAddr,
     content: Shared,
     /// `None`: stopped, connections are refused.
@@ -55,7 +59,12 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start() -> Server {
-        let mut server = Server { address: ([127, 0, 0, 1], 0).into(), content: Shared::default(), runtime: None };
+        Server::of("s3")
+    }
+
+    pub(super) fn of(scheme: &'static str) -> Server {
+        let content = Content { anonymous: scheme == "gs", ..Content::default() };
+        let mut server = Server { scheme, address: ([127, 0, 0, 1], 0).into(), content: Arc::new(Mutex::new(content)), runtime: None };
         server.listen();
         server
     }
@@ -79,7 +88,9 @@ impl Server {
     }
 
     pub(super) fn open(&self) -> RemoteStorage {
-        RemoteStorage::open("s3://bucket/a/b", options(Some(&self.endpoint()))).unwrap()
+        let endpoint = self.endpoint();
+        let options = if self.scheme == "gs" { google_options(&endpoint) } else { options(Some(&endpoint)) };
+        RemoteStorage::open(&format!("{}://bucket/a/b", self.scheme), options).unwrap()
     }
 
     pub(super) fn objects(&self) -> BTreeMap<String, Bytes> {
@@ -119,10 +130,10 @@ impl Server {
 
 async fn answer(State(content): State<Shared>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let path = parts.uri.path().trim_start_matches('/').to_owned();
+    let path = unescape(parts.uri.path().trim_start_matches('/'));
     let key = path.strip_prefix("bucket").unwrap_or(&path).trim_start_matches('/').to_owned();
     let query = parts.uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let query = query.map(|(k, v)| (k.to_owned(), v.replace("%2F", "/"))).collect::<HashMap<_, _>>();
+    let query = query.map(|(k, v)| (k.to_owned(), unescape(v))).collect::<HashMap<_, _>>();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let fault = content.lock().faults.as_mut().and_then(|faults| faults(&parts.method, &key));
     match fault {
@@ -142,6 +153,18 @@ async fn answer(State(content): State<Shared>, request: Request) -> Response {
         }
         _ => response,
     }
+}
+
+/// What is written as `%2F` is a slash, and so on.
+fn unescape(text: &str) -> String {
+    let mut pieces = text.split('%');
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (code, rest) = piece.split_at(2);
+        plain.push(u8::from_str_radix(code, 16).unwrap().into());
+        plain.push_str(rest);
+    }
+    plain
 }
 
 /// Ends the connection's task, without a word.
@@ -164,7 +187,7 @@ fn perform(
     body: Bytes,
 ) -> Response {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    if !authorization.contains("Credential=testkey/") {
+    if !authorization.contains("Credential=testkey/") && !content.anonymous {
         return refuse(StatusCode::FORBIDDEN, "InvalidAccessKeyId");
     }
     content.log.push((method.clone(), key.to_owned()));
@@ -179,8 +202,8 @@ fn perform(
                 tagged(StatusCode::OK)
             }
             _ => {
-                let conditional = headers.contains_key(header::IF_NONE_MATCH) && !content.ignores_conditions;
-                if conditional && content.objects.contains_key(key) {
+                let conditional = headers.contains_key(header::IF_NONE_MATCH) || headers.contains_key("x-goog-if-generation-match");
+                if conditional && !content.ignores_conditions && content.objects.contains_key(key) {
                     return refuse(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
                 }
                 content.objects.insert(key.to_owned(), body);

@@ -28,8 +28,8 @@ impl Place {
     }
 
     /// One of each kind.
-    pub(super) fn all() -> [Place; 2] {
-        [Place::directory(), Place::Server(Server::start())]
+    pub(super) fn all() -> [Place; 3] {
+        [Place::directory(), Place::Server(Server::of("s3")), Place::Server(Server::of("gs"))]
     }
 
     pub(super) fn open(&self) -> RemoteStorage {
@@ -66,8 +66,17 @@ impl Place {
 pub(super) fn options(endpoint: Option<&str>) -> RemoteOptions {
     let mut config = vec![("aws_access_key_id", "testkey"), ("aws_secret_access_key", "testsecret"), ("aws_region", "test")];
     config.extend(endpoint.map(|e| ("aws_endpoint", e)));
+    with_config(&config)
+}
+
+pub(super) fn google_options(endpoint: &str) -> RemoteOptions {
+    let key = r#"{"private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": true}"#;
+    with_config(&[("google_service_account_key", key), ("google_base_url", endpoint)])
+}
+
+fn with_config(config: &[(&str, &str)]) -> RemoteOptions {
     RemoteOptions {
-        config: config.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        config: config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         parallelism: 3,
         part_bytes: PART,
         request_timeout: Duration::from_millis(700),
