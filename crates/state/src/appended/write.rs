@@ -17,8 +17,9 @@ use crate::relation::{RelationMeta, Run};
 use crate::rocks::{Base, BaseIterator, storage_error};
 use crate::sst::SstWriter;
 
-/// A block of more rows is not written again.
+/// A block of more rows, or of more bytes, is not written again.
 const SMALL_ROWS: u64 = BLOCK_ROWS as u64 / 2;
+const SMALL_BYTES: usize = BLOCK_BYTES / 2;
 
 /// Writes the rows of some runs behind those of the last checkpoint; `emptied`: these do not count.
 pub(crate) fn write(writer: &mut SstWriter<'_>, base: &Arc<Base>, meta: &RelationMeta, runs: &[Arc<Run>], emptied: bool) -> Result<()> {
@@ -72,7 +73,7 @@ impl Tail {
                 if held > SMALL_ROWS || held > 2 * rows {
                     break;
                 }
-                let Some(block) = reader.read(it)? else { break };
+                let Some(block) = reader.read(it)?.filter(|block| block.bytes <= SMALL_BYTES) else { break };
                 rows += held;
                 tail.first = block.begin;
                 tail.batches.push_front(block.batch);

@@ -70,6 +70,22 @@ fn wide_rows_are_in_smaller_blocks() {
     assert_eq!(read(&store.read_view(), 1).len(), 43);
 }
 
+/// A checkpoint of many wide rows writes them, and at most one block of those before.
+#[test]
+fn blocks_of_wide_rows_are_written_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    store.relation_add(appended(1));
+    let mut entries = vec![];
+    for epoch in 1..=8 {
+        store.publish(R, epoch, vec![insert(epoch as i64 * 3000, 3000, &"w".repeat(1000))]);
+        store.set_visible(epoch, 0);
+        entries.push(store.commit(checkpoint(epoch, 0)).unwrap().entries);
+    }
+    assert!(entries.iter().all(|e| *e <= 2 * entries[0]), "{entries:?}");
+    assert_eq!(count(&store.read_view(), 1), 24_000);
+}
+
 /// Readers that share a relation read each row once between them, stored or not.
 #[test]
 fn several_readers_read_each_row_once() {
