@@ -143,6 +143,7 @@ impl Search<'_> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
     use arrow_schema::{DataType, Field, Schema};

@@ -55,7 +55,7 @@ pub async fn measure(arguments: &Arguments, compare: Option<&Path>, record: Opti
     for query in &arguments.queries {
         let mut found = (0..arguments.repeat.max(1)).map(|_| {
             let before = reference();
-            let cost = nexmark::in_child(query, 1, "1s", events, true);
+            let cost = nexmark::in_child(query, 1, "1s", events, true, arguments.memory_mb);
             cost.cpu.as_secs_f64() / ((before + reference()).as_secs_f64() / 2.0)
         });
         let mut found = found.by_ref().collect::<Vec<_>>();

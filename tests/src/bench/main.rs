@@ -38,7 +38,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// The memory budget of every database that is measured.
+/// The memory budget of every database that is measured, unless its measurement is about memory.
 const MEMORY_BYTES: u64 = 4 << 30;
 
 /// Measures a server built in the same profile.
@@ -102,6 +102,9 @@ struct Arguments {
     /// Nexmark: in one process without the wire protocol, or over the whole server.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "in-process,server")]
     forms: Vec<nexmark::Form>,
+    /// Nexmark: the server's or the process's `--memory`, in MB.
+    #[arg(long, default_value_t = MEMORY_BYTES >> 20)]
+    memory_mb: u64,
     /// Runs of each query; the median counts.
     #[arg(long, default_value_t = 1)]
     repeat: usize,
@@ -131,12 +134,12 @@ struct Arguments {
 }
 
 fn main() {
-    allocator::configure(MEMORY_BYTES);
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(measure());
+    let arguments = Arguments::parse();
+    allocator::configure(arguments.memory_mb << 20);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(measure(arguments));
 }
 
-async fn measure() {
-    let arguments = Arguments::parse();
+async fn measure(arguments: Arguments) {
     if let Some(query) = &arguments.child {
         return nexmark::child(query, &arguments).await;
     }

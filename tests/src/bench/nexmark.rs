@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 
 use crate::process::InProcess;
 use crate::side::files;
-use crate::{Arguments, MEMORY_BYTES, usage};
+use crate::{Arguments, usage};
 
 /// How a query runs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -138,7 +138,7 @@ async fn median(query: &str, workers: usize, form: Form, interval: &str, argumen
                 let setting = format!("ALTER SYSTEM SET checkpoint_interval = '{interval}';");
                 over_server(&(setting + &sources(arguments.events)), query, workers, arguments).await.0
             }
-            Form::InProcess => in_child(query, workers, interval, arguments.events, arguments.unchecked),
+            Form::InProcess => in_child(query, workers, interval, arguments.events, arguments.unchecked, arguments.memory_mb),
         });
     }
     costs.sort_by_key(|c| c.cpu);
@@ -159,7 +159,7 @@ pub fn sources(events: u64) -> String {
 /// One query over the sources that some statements make; with the server that has the view, which ends when it is dropped.
 pub async fn over_server(sources: &str, query: &str, workers: usize, arguments: &Arguments) -> (Cost, Client, Server, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let (workers, memory) = (workers.to_string(), MEMORY_BYTES.to_string());
+    let (workers, memory) = (workers.to_string(), format!("{}MB", arguments.memory_mb));
     usage::warm_memory();
     let server = Server::start(dir.path(), &["--parallelism", &workers, "--memory", &memory, "--log", "warn"]).await;
     let client = server.connect().await;
@@ -184,10 +184,10 @@ pub async fn over_server(sources: &str, query: &str, workers: usize, arguments: 
 }
 
 /// A process of its own for each run, so that memory and CPU time are this run's.
-pub fn in_child(query: &str, workers: usize, interval: &str, events: u64, unchecked: bool) -> Cost {
+pub fn in_child(query: &str, workers: usize, interval: &str, events: u64, unchecked: bool, memory_mb: u64) -> Cost {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--child", query, "--parallelism", &workers.to_string(), "--events", &events.to_string()]);
-    command.args(["--checkpoint-intervals", interval]);
+    command.args(["--checkpoint-intervals", interval, "--memory-mb", &memory_mb.to_string()]);
     if unchecked {
         command.arg("--unchecked");
     }
@@ -201,7 +201,7 @@ pub fn in_child(query: &str, workers: usize, interval: &str, events: u64, unchec
 pub async fn child(query: &str, arguments: &Arguments) {
     let dir = tempfile::tempdir().unwrap();
     let workers = arguments.parallelism.first().copied().unwrap_or(1);
-    let mut own = InProcess::open(dir.path(), workers).await;
+    let mut own = InProcess::open(dir.path(), workers, arguments.memory_mb << 20).await;
     own.run(&sources(arguments.events)).await;
     let interval = arguments.checkpoint_intervals.first().map_or("1s", String::as_str);
     own.run(&format!("ALTER SYSTEM SET checkpoint_interval = '{interval}'")).await;

@@ -8,8 +8,6 @@ use futures::StreamExt;
 use millpond_query::{CancelToken, Database, DatabaseOptions, Response, Session, Startup};
 use millpond_tests::oracle;
 
-use crate::MEMORY_BYTES;
-
 /// A database of this process, and a session.
 pub struct InProcess {
     /// The database.
@@ -18,9 +16,9 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// Opens a new database.
-    pub async fn open(dir: &Path, workers: usize) -> InProcess {
-        let options = DatabaseOptions { directory: dir.join("db"), workers, memory: MEMORY_BYTES, storage: None };
+    /// Opens a new database that may use so many bytes of memory.
+    pub async fn open(dir: &Path, workers: usize, memory: u64) -> InProcess {
+        let options = DatabaseOptions { directory: dir.join("db"), workers, memory, storage: None };
         let database = tokio::task::spawn_blocking(move || Database::open(&options)).await.unwrap().unwrap();
         let startup = Startup { user: "tester".into(), database: None, parameters: Default::default(), process_id: 1, client: None };
         let session = database.connect(startup, Arc::new(|_| {}), CancelToken::new()).unwrap();
