@@ -89,13 +89,17 @@ fn order<'k, T>(a: &Item<T>, b: &Item<T>, key: &impl Fn(&T) -> &'k [u8]) -> Orde
     a.vnode().cmp(&b.vnode()).then_with(|| key(&a.place).cmp(key(&b.place)))
 }
 
-/// Whether two items have the same key. Neighbours in a sort begin alike, so their second halves are compared first.
+/// Whether two sorted items have the same key. Equal keys were sorted by the same bytes; where that does not decide, neighbours begin alike, and so
+/// their second halves are compared first.
 pub(crate) fn same<'k, T>(a: &Item<T>, b: &Item<T>, key: &impl Fn(&T) -> &'k [u8]) -> bool {
+    if a.sort != b.sort {
+        return false;
+    }
     let (first, second) = (key(&a.place), key(&b.place));
     let half = first.len() / 2;
     let parts = |bytes: &'k [u8]| bytes.split_at_checked(half).unwrap_or_default();
     let ((a_begin, a_end), (b_begin, b_end)) = (parts(first), parts(second));
-    a.vnode() == b.vnode() && first.len() == second.len() && a_end == b_end && a_begin == b_begin
+    first.len() == second.len() && a_end == b_end && a_begin == b_begin
 }
 
 /// How many bytes all of these begin with.

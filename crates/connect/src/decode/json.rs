@@ -69,6 +69,9 @@ fn number(text: &[u8], start: usize) -> Result<usize, usize> {
     if at == first || (text[first] == b'0' && at > first + 1) {
         return Err(first);
     }
+    if matches!(text.get(at), Some(b',' | b'}')) {
+        return Ok(at);
+    }
     if text.get(at) == Some(&b'.') {
         let end = digits(at + 1);
         if end == at + 1 {

@@ -2,6 +2,9 @@
 
 use super::Bad;
 
+/// So many bytes as digits (of up to 255, if they are none) always fit an i64.
+const SAFE_DIGITS: usize = 17;
+
 /// A boolean: any unique beginning of true, false, yes, no, or on, off, 1, 0.
 pub fn boolean(text: &[u8]) -> Result<bool, Bad> {
     match text {
@@ -30,6 +33,20 @@ pub fn integer(text: &[u8], type_name: &str, least: i64, most: i64) -> Result<i6
     };
     if digits.is_empty() {
         return Err(Bad::syntax(type_name, text));
+    }
+    if digits.len() <= SAFE_DIGITS {
+        let mut other = false;
+        let value = digits.iter().fold(0, |value, byte| {
+            let digit = byte.wrapping_sub(b'0');
+            other |= digit > 9;
+            value * 10 + i64::from(digit)
+        });
+        let value = if negative { -value } else { value };
+        return match (other, (least..=most).contains(&value)) {
+            (true, _) => Err(Bad::syntax(type_name, text)),
+            (false, false) => Err(Bad::range(type_name, text)),
+            (false, true) => Ok(value),
+        };
     }
     let mut value: i64 = 0; // negative all along, so that the least i64 fits
     let mut overflow = false;
@@ -158,4 +175,20 @@ fn scaled(text: &[u8], exponent: i64, scale: u8) -> Result<i128, Failure> {
         plain.insert(0, sign);
     }
     decimal(&plain, scale)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn integers_are_what_the_library_reads(text in prop_oneof!["[+-]?[0-9]{0,21}", "[+-]?[0-9]{0,20}.[0-9]{0,2}", Just(i64::MIN.to_string()), Just(i64::MAX.to_string())]) {
+            prop_assert_eq!(integer(text.as_bytes(), "bigint", i64::MIN, i64::MAX).ok(), text.trim_ascii().parse::<i64>().ok(), "{}", text);
+            prop_assert_eq!(integer(text.as_bytes(), "integer", -9, 99).ok(), text.trim_ascii().parse::<i64>().ok().filter(|v| (-9..=99).contains(v)), "{}", text);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::Bad;
 /// Valid UTF-8 without NUL bytes, as PostgreSQL's text is.
 pub fn utf8(text: &[u8]) -> Result<&str, Bad> {
     match std::str::from_utf8(text) {
-        Ok(t) if !text.contains(&0) => Ok(t),
+        Ok(t) if memchr::memchr(0, text).is_none() => Ok(t),
         _ => Err(Bad::syntax("text (not valid UTF-8)", text)),
     }
 }

@@ -64,6 +64,9 @@ impl Moment {
 }
 
 fn moment(text: &[u8]) -> Result<Moment, Failure> {
+    if let Some(moment) = fixed(text) {
+        return Ok(moment);
+    }
     let mut cursor = Cursor { rest: text.trim_ascii() };
     let day = cursor.date()?;
     let mut moment = Moment { day, clock_us: 0, offset_s: None };
@@ -76,6 +79,44 @@ fn moment(text: &[u8]) -> Result<Moment, Failure> {
     moment.clock_us = cursor.clock()?;
     moment.offset_s = cursor.zone()?;
     if cursor.rest.is_empty() { Ok(moment) } else { Err(Failure::Syntax) }
+}
+
+/// The form in which machines write, `2024-02-29T23:59:59.999999`, with or without a fraction: everything is at its place. `None`: it is another.
+fn fixed(text: &[u8]) -> Option<Moment> {
+    let (head, fraction) = text.split_first_chunk::<19>()?;
+    if ![head[4], head[7], head[13], head[16]].iter().eq(b"--::") || !matches!(head[10], b'T' | b' ') {
+        return None;
+    }
+    let mut other = false;
+    let mut digits = |from: usize, count: usize| {
+        head[from..from + count].iter().fold(0, |value, byte| {
+            let digit = byte.wrapping_sub(b'0');
+            other |= digit > 9;
+            value * 10 + i64::from(digit)
+        })
+    };
+    let (year, month, day) = (digits(0, 4), digits(5, 2), digits(8, 2));
+    let (hour, minute, second) = (digits(11, 2), digits(14, 2), digits(17, 2));
+    if other
+        || year == 0
+        || !(1..=12).contains(&month)
+        || day < 1
+        || day > days_in_month(year, month)
+        || hour > 23
+        || minute > 59
+        || second > 59
+    {
+        return None;
+    }
+    let micros = match fraction {
+        [] => 0,
+        [b'.', digits @ ..] if digits.len() <= 6 && digits.iter().all(u8::is_ascii_digit) => {
+            digits.iter().chain(&b"000000"[digits.len()..]).fold(0, |value, byte| value * 10 + i64::from(byte - b'0'))
+        }
+        _ => return None,
+    };
+    let clock_us = ((hour * 60 + minute) * 60 + second) * 1_000_000 + micros;
+    Some(Moment { day: days_from_civil(year, month, day), clock_us, offset_s: None })
 }
 
 /// What of a text is still to be read.
@@ -208,4 +249,35 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year_of_era = year.rem_euclid(400);
     let day_of_year = (153 * from_march + 2) / 5 + day - 1;
     century_start * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// With a space before it, a text is read part by part, whatever its form.
+        #[test]
+        fn fixed_and_free_forms_agree(
+            date in "(19|20)[0-9]{2}-[01][0-9]-[0-3][0-9]", clock in "[T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]", fraction in "(|\\.[0-9]{0,8})(|Z)", at in 0usize..40, other in "[ -~]",
+        ) {
+            let right = [date, clock, fraction].concat();
+            let mut wrong = right.clone();
+            wrong.replace_range(at.min(right.len() - 1)..=at.min(right.len() - 1), &other);
+            for text in [right, wrong] {
+                let free = timestamp(format!(" {text}").as_bytes());
+                prop_assert_eq!(timestamp(text.as_bytes()).ok(), free.ok(), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn fixed_form_is_used() {
+        for text in ["2024-02-29T23:59:59.999999", "2024-02-29 00:00:00", "0001-01-01 00:00:00.5"] {
+            assert_eq!(fixed(text.as_bytes()).unwrap().micros(0), timestamp(format!(" {text}").as_bytes()).ok(), "{text}");
+        }
+    }
 }

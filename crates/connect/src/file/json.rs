@@ -16,12 +16,44 @@ pub struct Json {
     names: Vec<String>,
     /// For each decoded column where its value is in the line, and whether the key was written exactly as the name.
     found: Vec<Option<(Range<usize>, bool)>>,
-    /// The keys of the line before, with their quotes, and their columns: lines of one file mostly have the same keys in the same order.
-    keys: Vec<(Vec<u8>, Option<Target>)>,
+    /// The keys of the line before: lines of one file mostly have the same keys in the same order.
+    keys: Vec<Key>,
 }
 
 /// The decoded column that a key names, and whether the key is written exactly as the name.
 type Target = (usize, bool);
+
+/// A key as it was written, with its quotes, and its column.
+struct Key {
+    text: Vec<u8>,
+    /// Its first bytes as a number, and which bytes of a number those are: one comparison decides about most keys.
+    head: u128,
+    mask: u128,
+    target: Option<Target>,
+}
+
+impl Key {
+    const HEAD_BYTES: usize = size_of::<u128>();
+
+    fn new(text: &[u8], target: Option<Target>) -> Key {
+        let padded = |byte: fn(u8) -> u8| {
+            let mut bytes = [0; Key::HEAD_BYTES];
+            bytes.iter_mut().zip(text).for_each(|(to, from)| *to = byte(*from));
+            u128::from_le_bytes(bytes)
+        };
+        Key { text: text.to_vec(), head: padded(|byte| byte), mask: padded(|_| u8::MAX), target }
+    }
+
+    /// Whether the text begins with it.
+    fn begins(&self, text: &[u8]) -> bool {
+        match text.first_chunk() {
+            Some(head) => {
+                u128::from_le_bytes(*head) & self.mask == self.head && (self.text.len() <= Key::HEAD_BYTES || text.starts_with(&self.text))
+            }
+            None => text.starts_with(&self.text),
+        }
+    }
+}
 
 impl Json {
     /// Decoding of the plan's columns.
@@ -64,6 +96,7 @@ impl Json {
     /// Finds the columns' values; the error is the place where the line stops being an object.
     fn object(&mut self, line: &[u8]) -> Result<(), usize> {
         self.found.fill(None);
+        let plain = is_plain(line);
         let mut at = skip_space(line, 0);
         if line.get(at) != Some(&b'{') {
             return Err(at);
@@ -78,7 +111,10 @@ impl Json {
                 return Err(at);
             }
             let from = skip_space(line, at + 1);
-            let to = value_end(line, from)?;
+            let to = match line.get(from) {
+                Some(b'"') if plain => from + 2 + memchr::memchr(b'"', &line[from + 1..]).ok_or(line.len())?,
+                _ => value_end(line, from)?,
+            };
             if let Some((column, exact)) = target
                 && (exact || !matches!(self.found[column], Some((_, true))))
             {
@@ -101,16 +137,16 @@ impl Json {
 
     /// The column that the object's `member`-th key, which begins at `at`, names, and the key's end.
     fn key(&mut self, line: &[u8], at: usize, member: usize) -> Result<(Option<Target>, usize), usize> {
-        if let Some((known, target)) = self.keys.get(member)
-            && line[at..].starts_with(known)
+        if let Some(known) = self.keys.get(member)
+            && known.begins(&line[at..])
         {
-            return Ok((*target, at + known.len()));
+            return Ok((known.target, at + known.text.len()));
         }
         let end = string_end(line, at)?;
         let target = self.find(&line[at + 1..end - 1]);
         self.keys.truncate(member);
         if self.keys.len() == member {
-            self.keys.push((line[at..end].to_vec(), target));
+            self.keys.push(Key::new(&line[at..end], target));
         }
         Ok((target, end))
     }
@@ -126,4 +162,17 @@ impl Json {
         let exact = self.names.iter().position(|n| n.as_bytes() == key).map(|c| (c, true));
         exact.or_else(|| self.names.iter().position(|n| n.as_bytes().eq_ignore_ascii_case(key)).map(|c| (c, false)))
     }
+}
+
+/// Whether no string in the line can have an escape or a character that is not allowed: then each ends at the next quote.
+fn is_plain(line: &[u8]) -> bool {
+    const WIDTH: usize = 32;
+    // Without an end in between, so that the compiler makes few comparisons of many bytes.
+    let special = |bytes: &[u8; WIDTH]| bytes.iter().fold(false, |any, byte| any | (*byte < 0x20) | (*byte == b'\\'));
+    let (blocks, rest) = line.as_chunks();
+    let rest = match line.last_chunk() {
+        Some(last) => special(last),
+        None => rest.iter().any(|byte| *byte < 0x20 || *byte == b'\\'),
+    };
+    !rest && !blocks.iter().any(special)
 }

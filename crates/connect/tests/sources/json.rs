@@ -1,6 +1,8 @@
 use millpond_common::SqlType::{self, *};
 use millpond_connect::Encode;
 
+use proptest::prelude::*;
+
 use crate::support::{Dir, Source, all, numeric};
 
 fn json(text: &str, columns: &[(&str, SqlType)]) -> (Dir, Source) {
@@ -76,5 +78,65 @@ fn lines_that_are_no_objects() {
         let e = source.error();
         assert!(e.message().starts_with("invalid JSON object"), "{line}: {e}");
         assert!(e.detail().unwrap().contains("line 2"), "{e}");
+    }
+}
+
+/// Lines that are nearly objects, or are ones: members from a few keys and values, of which some are broken.
+fn line() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec![
+        "\"a\"",
+        "\"a\" ",
+        "\"\\u0061\"",
+        "\"a name of many more bytes\"",
+        "\"a name of many more things\"",
+        "\"ab\"",
+        "a",
+    ]);
+    let value = prop::sample::select(vec![
+        "\"\"",
+        "\"x\"",
+        "\"a quote \\\" and \\\\\"",
+        "\"\\\\\"",
+        "\"\\\"",
+        "\"tab\t\"",
+        "\"öä\"",
+        "\"open",
+        "12",
+        "-3",
+        "01",
+        "1.5",
+        "true",
+        "null",
+        "{}",
+        "[1,\"]\"]",
+        " 7 ",
+        "",
+        "\"long enough for a few blocks of bytes, and then some more of them\"",
+    ]);
+    let colon = prop::sample::select(vec![":", ": ", ":", ":", ""]);
+    let end = prop::sample::select(vec!["}", "} ", "}", "}", "}}", ""]);
+    (prop::collection::vec((key, colon, value), 0..5), end).prop_map(|(members, end)| {
+        format!("{{{}{end}", members.iter().map(|(k, c, v)| [*k, *c, *v].concat()).collect::<Vec<_>>().join(","))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// What a library takes for objects are rows, with its values, and nothing else is.
+    #[test]
+    fn objects_are_what_the_grammar_says(lines in prop::collection::vec(line(), 1..6)) {
+        let names = ["a", "a name of many more bytes"];
+        let parsed = lines.iter().filter_map(|l| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(l).ok());
+        let shown = |value: Option<&serde_json::Value>| match value {
+            None | Some(serde_json::Value::Null) => "∅".to_string(),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        let expected = parsed.map(|row| names.map(|name| shown(row.get(name))).join("|")).collect::<Vec<_>>();
+        let (_dir, source) = json(&lines.join("\n"), &names.map(|name| (name, Text)));
+        let read = all(source.with("on_error", "skip").open(None).unwrap().as_mut()).unwrap();
+        prop_assert_eq!(read.bad_rows as usize, lines.len() - expected.len());
+        prop_assert_eq!(read.rows, expected);
     }
 }

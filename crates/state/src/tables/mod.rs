@@ -101,7 +101,7 @@ struct Generations<H> {
     sealed: Vec<H>,
     /// Entries of the sealed generation that had to be encoded before their turn.
     early: Entries,
-    /// What an entry of the last piece took.
+    /// What an entry of the last piece that had any took.
     entry_bytes: usize,
 }
 
@@ -125,7 +125,9 @@ impl<H> Generations<H> {
 
     /// The piece, if there is anything in it or after it.
     fn end_piece(&mut self, piece: Entries) -> Option<Entries> {
-        self.entry_bytes = piece.bytes_each();
+        if !piece.is_empty() {
+            self.entry_bytes = piece.bytes_each();
+        }
         (!piece.is_empty() || !self.sealed.is_empty()).then_some(piece)
     }
 
