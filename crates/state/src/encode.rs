@@ -30,8 +30,12 @@ struct Part {
 struct Row {
     part: u32,
     row: u32,
+    /// Of a relation with a key 1, -1 or [`UPDATE`].
     weight: i64,
 }
+
+/// The weight of a row that stands for two: itself, and the deletion of its key's old row right before it. An update is sorted as one then.
+const UPDATE: i64 = i64::MAX;
 
 /// All rows of some runs, sorted by key and, within a key, in the order of the runs.
 pub(crate) struct Encoded {
@@ -52,13 +56,19 @@ impl Encoded {
             rows.push((vnodes, delta));
         }
         let mut items = Vec::with_capacity(rows.iter().map(|(_, delta)| delta.len()).sum());
-        for (part, (vnodes, delta)) in rows.iter().enumerate() {
-            items.extend(
-                vnodes
-                    .iter()
-                    .enumerate()
-                    .map(|(row, vnode)| Item::new(*vnode, Row { part: part as u32, row: row as u32, weight: delta.weight(row) })),
-            );
+        for (number, (vnodes, delta)) in rows.iter().enumerate() {
+            let (mut row, keys) = (0, parts.get(number).filter(|_| keyed).map(|part: &Part| &part.keys));
+            while let Some(vnode) = vnodes.get(row) {
+                let mut weight = delta.weight(row);
+                let is_update = |keys: &EncodedRows| {
+                    weight < 0 && vnodes.get(row + 1) == Some(vnode) && delta.weight(row + 1) > 0 && keys.get(row) == keys.get(row + 1)
+                };
+                if keys.is_some_and(is_update) {
+                    (row, weight) = (row + 1, UPDATE);
+                }
+                items.push(Item::new(*vnode, Row { part: number as u32, row: row as u32, weight }));
+                row += 1;
+            }
         }
         let encoded = Encoded { parts, items: vec![], keyed };
         // Rows of one key come in the order of their runs, which is that of their places.
@@ -71,8 +81,12 @@ impl Encoded {
     }
 
     fn value(&self, row: &Row) -> &[u8] {
-        let values = self.parts.get(row.part as usize).and_then(|p| p.values.as_ref());
-        values.map_or(&[], |v| v.get(row.row as usize))
+        self.value_at(row.part, row.row)
+    }
+
+    fn value_at(&self, part: u32, row: u32) -> &[u8] {
+        let values = self.parts.get(part as usize).and_then(|p| p.values.as_ref());
+        values.map_or(&[], |v| v.get(row as usize))
     }
 
     fn epoch(&self, item: &Item<Row>) -> Epoch {
@@ -132,13 +146,17 @@ impl Encoded {
                 _ => Some(Change::Delete),
             };
         }
-        // Few rows share a key: mostly the old one and the new one.
-        let mut sums: Vec<(&[u8], i64)> = Vec::with_capacity(group.len());
-        for item in group {
-            let value = self.value(&item.place);
-            match sums.iter_mut().find(|(v, _)| *v == value) {
-                Some((_, sum)) => *sum += item.place.weight,
-                None => sums.push((value, item.place.weight)),
+        let mut sums: Vec<(&[u8], i64)> = Vec::with_capacity(2 * group.len());
+        let mut add = |value, weight| match sums.iter_mut().find(|(v, _)| *v == value) {
+            Some((_, sum)) => *sum += weight,
+            None => sums.push((value, weight)),
+        };
+        for Row { part, row, weight } in group.iter().map(|item| &item.place) {
+            if *weight == UPDATE {
+                add(self.value_at(*part, row - 1), -1);
+                add(self.value_at(*part, *row), 1);
+            } else {
+                add(self.value_at(*part, *row), *weight);
             }
         }
         let put = sums.iter().rev().find(|(_, sum)| *sum > 0).map(|(value, _)| Change::Put(value));

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 
@@ -11,6 +12,8 @@ use crate::finding::{Finding, Tally};
 
 /// Of each file system. RocksDB reserves 17 MB for its log.
 const SIZE: &str = "size=48m";
+/// A server that has failed has stopped by then.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
 /// Says that this process may mount.
 const INSIDE: &str = "MILLPOND_DISK_FULL_INSIDE";
 
@@ -110,10 +113,15 @@ async fn round(data: &Path, storage: &Path, victim: &mut Victim, counts: &mut Co
 /// Whether it does, now that there is space; if not, it must have stopped because of what failed before.
 async fn goes_on(victim: &mut Victim, before: usize) -> Result<bool, Finding> {
     let ended = victim.work(10, None).await;
+    // The statement that meets the failure may still be told of it.
+    let waited = Instant::now();
+    while matches!(ended, Ended::Refused(_)) && victim.server.is_running() && waited.elapsed() < STOPS_WITHIN {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let told = victim.server.log_since(before);
     match ended {
         Ended::Done => Ok(true),
-        Ended::Died if told.contains("nothing more is written") => Ok(false),
+        Ended::Died | Ended::Refused(_) if !victim.server.is_running() && told.contains("nothing more is written") => Ok(false),
         ended => Err(Finding::Misbehaved(format!("there is space again, but: {ended:?}\n{told}"))),
     }
 }

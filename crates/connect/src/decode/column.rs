@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::types::IntervalMonthDayNano;
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
-    IntervalMonthDayNanoArray, ListArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array,
+    Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::Field;
@@ -16,8 +16,9 @@ use super::{Bad, interval, json, number, text, time};
 /// Values of one SQL type, of which the last can be removed again.
 pub struct Column {
     sql_type: SqlType,
-    valid: Vec<bool>,
-    nulls: bool,
+    rows: usize,
+    /// Which of them are NULL, ascending.
+    nulls: Vec<usize>,
     values: Values,
 }
 
@@ -61,7 +62,7 @@ impl Column {
             | SqlType::Char
             | SqlType::Unknown => Values::Bytes { offsets: vec![0], data: vec![] },
         };
-        Column { sql_type, valid: vec![], nulls: false, values }
+        Column { sql_type, rows: 0, nulls: vec![], values }
     }
 
     /// The type of its values.
@@ -71,12 +72,12 @@ impl Column {
 
     /// How many values it has.
     pub fn len(&self) -> usize {
-        self.valid.len()
+        self.rows
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.valid.is_empty()
+        self.rows == 0
     }
 
     /// Appends NULL.
@@ -93,8 +94,8 @@ impl Column {
             Values::Bytes { offsets, data } => offsets.push(data.len() as i32),
             Values::List { offsets, items } => offsets.push(items.len() as i32),
         }
-        self.valid.push(false);
-        self.nulls = true;
+        self.nulls.push(self.rows);
+        self.rows += 1;
     }
 
     /// Appends the value that the text means. When it means none, the column stays as it was.
@@ -137,7 +138,7 @@ impl Column {
                 offsets.push(items.len() as i32);
             }
         }
-        self.valid.push(true);
+        self.rows += 1;
         Ok(())
     }
 
@@ -152,7 +153,7 @@ impl Column {
             return Err(bad);
         }
         offsets.push(items.len() as i32);
-        self.valid.push(true);
+        self.rows += 1;
         Ok(())
     }
 
@@ -161,7 +162,8 @@ impl Column {
         if len >= self.len() {
             return;
         }
-        self.valid.truncate(len);
+        self.rows = len;
+        self.nulls.truncate(self.nulls.partition_point(|null| *null < len));
         match &mut self.values {
             Values::Boolean(v) => v.truncate(len),
             Values::Small(v) => v.truncate(len),
@@ -184,9 +186,13 @@ impl Column {
 
     /// The values as an array; the column is empty afterwards.
     pub fn finish(&mut self) -> Result<ArrayRef> {
-        let rows = self.len();
-        let valid = std::mem::replace(&mut self.valid, Vec::with_capacity(rows));
-        let nulls = std::mem::take(&mut self.nulls).then(|| NullBuffer::from(valid));
+        let rows = std::mem::take(&mut self.rows);
+        let nulls = (!self.nulls.is_empty()).then(|| {
+            let mut valid = BooleanBufferBuilder::new(rows);
+            valid.append_n(rows, true);
+            self.nulls.drain(..).for_each(|null| valid.set_bit(null, false));
+            NullBuffer::new(valid.finish())
+        });
         Ok(match &mut self.values {
             Values::Boolean(v) => Arc::new(BooleanArray::new(fresh(v).into(), nulls)),
             Values::Small(v) => Arc::new(Int16Array::new(fresh(v).into(), nulls)),

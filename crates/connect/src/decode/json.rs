@@ -69,9 +69,6 @@ fn number(text: &[u8], start: usize) -> Result<usize, usize> {
     if at == first || (text[first] == b'0' && at > first + 1) {
         return Err(first);
     }
-    if matches!(text.get(at), Some(b',' | b'}')) {
-        return Ok(at);
-    }
     if text.get(at) == Some(&b'.') {
         let end = digits(at + 1);
         if end == at + 1 {
@@ -125,13 +122,13 @@ pub fn document<'a>(text: &'a [u8], sql_type: &SqlType) -> Result<&'a [u8], Bad>
     }
 }
 
-/// Appends a JSON value, given by its text, which [`value_end`] has accepted.
-pub fn push(column: &mut Column, raw: &[u8]) -> Result<(), Bad> {
+/// Appends a JSON value, given by its text, which [`value_end`] has accepted. `plain`: there are no backslashes in it.
+pub fn push(column: &mut Column, raw: &[u8], plain: bool) -> Result<(), Bad> {
     match (raw.first(), column.sql_type()) {
         (Some(b'n'), _) => column.push_null(),
         (_, SqlType::Json | SqlType::Jsonb) => column.push_text(raw)?,
         (Some(b'['), SqlType::Array(_)) => column.push_list(|items| elements(raw, items))?,
-        (Some(b'"'), _) if !raw.contains(&b'\\') => column.push_text(&raw[1..raw.len() - 1])?,
+        (Some(b'"'), _) if plain || memchr::memchr(b'\\', raw).is_none() => column.push_text(&raw[1..raw.len() - 1])?,
         (Some(b'"'), _) => {
             let text: String = serde_json::from_slice(raw)
                 .map_err(|e| Bad::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("invalid JSON string: {e}")))?;
@@ -147,7 +144,7 @@ fn elements(raw: &[u8], items: &mut Column) -> Result<(), Bad> {
     let mut at = skip_space(raw, 1);
     while raw.get(at).is_some_and(|b| *b != b']') {
         let end = value_end(raw, at).map_err(broken)?;
-        push(items, &raw[at..end])?;
+        push(items, &raw[at..end], false)?;
         at = skip_space(raw, end);
         if raw.get(at) == Some(&b',') {
             at = skip_space(raw, at + 1);

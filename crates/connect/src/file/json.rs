@@ -16,6 +16,8 @@ pub struct Json {
     names: Vec<String>,
     /// For each decoded column where its value is in the line, and whether the key was written exactly as the name.
     found: Vec<Option<(Range<usize>, bool)>>,
+    /// The line has neither backslashes nor control characters.
+    plain: bool,
     /// The keys of the line before: lines of one file mostly have the same keys in the same order.
     keys: Vec<Key>,
 }
@@ -59,7 +61,7 @@ impl Json {
     /// Decoding of the plan's columns.
     pub fn new(plan: &Plan) -> Json {
         let names = plan.decoded().into_iter().map(|c| plan.schema.field(c).name().clone()).collect::<Vec<_>>();
-        Json { found: vec![None; names.len()], names, keys: vec![] }
+        Json { found: vec![None; names.len()], plain: false, names, keys: vec![] }
     }
 
     /// Takes one line.
@@ -82,7 +84,7 @@ impl Json {
         }
         for (column, found) in self.found.iter().enumerate() {
             let pushed = match found {
-                Some((range, _)) if &line[range.clone()] != b"null" => rows.push(column, |c| push(c, &line[range.clone()])),
+                Some((range, _)) if line[range.start] != b'n' => rows.push(column, |c| push(c, &line[range.clone()], self.plain)),
                 _ => rows.push_null(column),
             };
             if let Err((column, bad)) = pushed {
@@ -96,7 +98,7 @@ impl Json {
     /// Finds the columns' values; the error is the place where the line stops being an object.
     fn object(&mut self, line: &[u8]) -> Result<(), usize> {
         self.found.fill(None);
-        let plain = is_plain(line);
+        self.plain = is_plain(line);
         let mut at = skip_space(line, 0);
         if line.get(at) != Some(&b'{') {
             return Err(at);
@@ -112,7 +114,11 @@ impl Json {
             }
             let from = skip_space(line, at + 1);
             let to = match line.get(from) {
-                Some(b'"') if plain => from + 2 + memchr::memchr(b'"', &line[from + 1..]).ok_or(line.len())?,
+                Some(b'"') if self.plain => from + 2 + memchr::memchr(b'"', &line[from + 1..]).ok_or(line.len())?,
+                Some(b'1'..=b'9') => {
+                    let end = from + line[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+                    if matches!(line.get(end), Some(b',' | b'}')) { end } else { value_end(line, from)? }
+                }
                 _ => value_end(line, from)?,
             };
             if let Some((column, exact)) = target
