@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, StringArray};
+use arrow::array::types::IntervalMonthDayNano;
+use arrow::array::{Array, AsArray, StringArray, StringBuilder};
 use arrow::datatypes::{IntervalMonthDayNanoType, TimestampMicrosecondType};
 use arrow_schema::{DataType, TimeUnit};
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
@@ -38,64 +39,81 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
             _ => None,
         };
         let zone = matches!(values.data_type(), DataType::Timestamp(_, Some(_))).then(|| Zone::of(values.data_type()));
-        let mut of_day = OfDay::default();
-        let texts = (0..values.len()).map(|row| {
-            if values.is_null(row) || patterns.is_null(row) {
-                return None;
-            }
-            let pattern = patterns.value(row);
-            match values.data_type() {
-                DataType::Timestamp(..) => {
-                    let moment = values.as_primitive::<TimestampMicrosecondType>().value(row);
+        let texts: StringArray = match values.data_type() {
+            DataType::Timestamp(..) => {
+                let (moments, mut last) = (values.as_primitive::<TimestampMicrosecondType>(), Last::default());
+                let mut texts = StringBuilder::with_capacity(values.len(), 0);
+                for (moment, pattern) in moments.iter().zip(patterns) {
+                    let (Some(moment), Some(pattern)) = (moment, pattern) else {
+                        texts.append_null();
+                        continue;
+                    };
                     let offset = zone.map_or(0, |zone| zone.offset(moment));
-                    let shown = moment.checked_add(i64::from(offset) * 1_000_000)?;
-                    of_day.text(shown, pattern, || {
-                        let time = DateTime::from_timestamp_micros(shown)?;
-                        let (day, hour) = (i64::from(time.day()), i64::from(time.hour()));
-                        let zone = zone.map(|zone| (zone.abbreviation(moment), offset));
-                        Some(format_time(&Time { time: time.naive_utc(), day, hour, zone }, pattern))
-                    })
+                    let shown = moment.checked_add(i64::from(offset) * 1_000_000);
+                    texts.append_option(shown.and_then(|shown| {
+                        last.text(shown, pattern, || {
+                            let time = DateTime::from_timestamp_micros(shown)?;
+                            let (day, hour) = (i64::from(time.day()), i64::from(time.hour()));
+                            let zone = zone.map(|zone| (zone.abbreviation(moment), offset));
+                            Some(format_time(&Time { time: time.naive_utc(), day, hour, zone }, pattern))
+                        })
+                    }));
                 }
-                DataType::Interval(_) => {
-                    let interval = values.as_primitive::<IntervalMonthDayNanoType>().value(row);
+                texts.finish()
+            }
+            DataType::Interval(_) => {
+                let text = |interval: IntervalMonthDayNano, pattern| {
                     let time = DateTime::from_timestamp_micros(interval.nanoseconds / 1000)?.naive_utc();
                     let (day, hour) = (interval.days.into(), interval.nanoseconds / 3_600_000_000_000);
                     Some(format_time(&Time { time, day, hour, zone: None }, pattern))
-                }
-                _ => numbers.as_ref().map(|n| format_number(n.value(row), pattern)),
+                };
+                let intervals = values.as_primitive::<IntervalMonthDayNanoType>();
+                intervals.iter().zip(patterns).map(|(interval, pattern)| text(interval?, pattern?)).collect()
             }
-        });
-        Ok(ColumnarValue::Array(Arc::new(texts.collect::<StringArray>())))
+            _ => {
+                let Some(numbers) = numbers else { return Err(mismatch("to_char", &[])) };
+                numbers.iter().zip(patterns).map(|(number, pattern)| Some(format_number(number?, pattern?))).collect()
+            }
+        };
+        Ok(ColumnarValue::Array(Arc::new(texts)))
     }
     Function::udf("to_char", Volatility::Immutable, coerce, |_| Ok(field(SqlType::Text)), invoke)
 }
 
-/// The last text. What shows dates alone is the same for all times of a day, and times mostly come in order.
+/// The last text. What shows dates alone is the same for all times of a day, hours and minutes for those of a minute; and times mostly come in order.
 #[derive(Default)]
-struct OfDay {
+struct Last {
     pattern: String,
-    shows_dates_alone: bool,
-    day: Option<i64>,
+    /// The microseconds of the smallest part that is shown.
+    unit: i64,
+    /// The number of the unit that `text` shows; `None`: of none.
+    shown: Option<i64>,
     text: String,
 }
 
-impl OfDay {
-    fn text(&mut self, micros: i64, pattern: &str, make: impl FnOnce() -> Option<String>) -> Option<String> {
-        const OF_TIMES: [&str; 11] = ["HH", "MI", "MS", "SS", "US", "AM", "PM", "A.M", "P.M", "TZ", "OF"];
-        const DAY_US: i64 = 86_400_000_000;
+impl Last {
+    fn text(&mut self, micros: i64, pattern: &str, make: impl FnOnce() -> Option<String>) -> Option<&str> {
         if self.pattern != pattern {
-            let upper = pattern.to_uppercase();
-            let shows_dates_alone = OF_TIMES.iter().all(|part| !upper.contains(part));
-            *self = OfDay { pattern: pattern.into(), shows_dates_alone, ..OfDay::default() };
+            *self = Last { pattern: pattern.into(), unit: smallest_part(pattern), ..Last::default() };
         }
-        let day = self.shows_dates_alone.then(|| micros.div_euclid(DAY_US));
-        if day.is_some() && self.day == day {
-            return Some(self.text.clone());
+        let shown = Some(micros.div_euclid(self.unit));
+        if self.shown != shown {
+            self.shown = None;
+            self.text = make()?;
+            self.shown = shown;
         }
-        let text = make()?;
-        (self.day, self.text) = (day, text.clone());
-        Some(text)
+        Some(&self.text)
     }
+}
+
+/// No text of the pattern changes within so many microseconds, counted from midnight.
+fn smallest_part(pattern: &str) -> i64 {
+    // A zone's name may change at any moment.
+    const PARTS: [(i64, &[&str]); 3] =
+        [(1, &["MS", "US", "TZ", "OF"]), (1_000_000, &["SS"]), (60_000_000, &["HH", "MI", "AM", "PM", "A.M", "P.M"])];
+    let upper = pattern.to_uppercase();
+    let part = PARTS.iter().find(|(_, names)| names.iter().any(|name| upper.contains(name)));
+    part.map_or(86_400_000_000, |(micros, _)| *micros)
 }
 
 /// The patterns of time, a longer one before those that it begins with.

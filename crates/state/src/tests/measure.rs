@@ -2,6 +2,7 @@
 //! `cargo test --release -p millpond-state measure -- --ignored --nocapture` (rows in `MILLPOND_MEASURE_ROWS`, 10 million by default).
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millpond_common::hash::mix;
@@ -62,6 +63,28 @@ fn freeze(table: &mut dyn StateTable) -> (Vec<Duration>, Vec<Entries>) {
     (times, pieces)
 }
 
+/// What a key of this table takes in memory, about.
+const PAGE_KEY_BYTES: u64 = 140;
+
+/// The other way to take encoding off a worker: its state lies in pages that it shares with another thread from the barrier on, and it copies a page
+/// when it first changes something on it. Prints what that costs where so many keys change anywhere in so much state.
+fn hand_over(bytes: u64, changed: u64) {
+    const PAGE: usize = 4096;
+    let mut pages = (0..bytes / PAGE as u64).map(|i| Arc::new([i as u8; PAGE])).collect::<Vec<_>>();
+    let mut random = Random(7);
+    for _ in 0..3 {
+        let shared = pages.clone();
+        let started = Instant::now();
+        for _ in 0..changed {
+            let number = random.below(pages.len() as u64) as usize;
+            Arc::make_mut(&mut pages[number])[0] ^= 1;
+        }
+        let time = started.elapsed();
+        let copied = pages.iter().zip(&shared).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
+        println!("handing pages over instead: {copied} of {} copied in {time:?}", pages.len());
+    }
+}
+
 fn frozen(table: u32, pieces: Vec<Entries>) -> Vec<FrozenTable> {
     pieces.into_iter().map(|entries| FrozenTable { table: StateTableId(table), entries }).collect()
 }
@@ -100,6 +123,7 @@ fn measure() {
         let stats = store.commit(checkpoint).unwrap();
         println!("1 % changed: {per_update} ns per update; {entries} entries encoded in {total:?}; {stats:?}");
     }
+    hand_over(rows * PAGE_KEY_BYTES, changed);
     stalls.sort();
     let at = |percent: usize| stalls[(stalls.len() - 1) * percent / 100];
     println!("stalls: median {:?}, p99 {:?}, longest {:?}", at(50), at(99), at(100));
