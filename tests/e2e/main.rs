@@ -12,3 +12,4 @@ mod spill;
 mod transactions;
 mod ttl;
 mod unaligned;
+mod upgrade;

@@ -83,7 +83,7 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
 /// The last text. What shows dates alone is the same for all times of a day, hours and minutes for those of a minute; and times mostly come in order.
 #[derive(Default)]
 struct Last {
-    pattern: String,
+    pattern: Option<String>,
     /// The microseconds of the smallest part that is shown.
     unit: i64,
     /// The number of the unit that `text` shows; `None`: of none.
@@ -93,8 +93,8 @@ struct Last {
 
 impl Last {
     fn text(&mut self, micros: i64, pattern: &str, make: impl FnOnce() -> Option<String>) -> Option<&str> {
-        if self.pattern != pattern {
-            *self = Last { pattern: pattern.into(), unit: smallest_part(pattern), ..Last::default() };
+        if self.pattern.as_deref() != Some(pattern) {
+            *self = Last { pattern: Some(pattern.into()), unit: smallest_part(pattern), ..Last::default() };
         }
         let shown = Some(micros.div_euclid(self.unit));
         if self.shown != shown {
