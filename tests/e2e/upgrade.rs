@@ -1,7 +1,7 @@
 //! Databases that earlier versions of the format have written, opened by this server.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millpond_tests::oracle;
 use millpond_tests::server::{Server, binary, repository, rows, run, value};
@@ -100,6 +100,7 @@ async fn databases_of_all_versions_go_on() {
         compared(&client, VIEWS + 1).await;
 
         run(&client, "RESTORE SAVEPOINT old").await;
+        let started = Instant::now();
         let client = loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
             if let Some(client) = server.try_connect().await
@@ -107,6 +108,7 @@ async fn databases_of_all_versions_go_on() {
             {
                 break client;
             }
+            assert!(started.elapsed() < Duration::from_secs(60), "version {version} is not restored\n{}", server.log());
         };
         compared(&client, VIEWS).await;
     }

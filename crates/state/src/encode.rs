@@ -25,6 +25,14 @@ struct Part {
     values: Option<EncodedRows>,
 }
 
+impl Part {
+    /// Whether a row and the next one have the same key and different values.
+    fn is_update(&self, row: usize) -> bool {
+        let differ = |values: &EncodedRows| values.get(row) != values.get(row + 1);
+        self.values.as_ref().is_some_and(differ) && self.keys.get(row) == self.keys.get(row + 1)
+    }
+}
+
 /// One row of one part.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
@@ -34,7 +42,7 @@ struct Row {
     weight: i64,
 }
 
-/// The weight of a row that stands for two: itself, and the deletion of its key's old row right before it. An update is sorted as one then.
+/// The weight of a row that stands for two: itself, and the deletion of its key's old row, another one, right before it. An update is sorted as one then.
 const UPDATE: i64 = i64::MAX;
 
 /// All rows of some runs, sorted by key and, within a key, in the order of the runs.
@@ -57,13 +65,14 @@ impl Encoded {
         }
         let mut items = Vec::with_capacity(rows.iter().map(|(_, delta)| delta.len()).sum());
         for (number, (vnodes, delta)) in rows.iter().enumerate() {
-            let (mut row, keys) = (0, parts.get(number).filter(|_| keyed).map(|part: &Part| &part.keys));
+            let (mut row, part) = (0, parts.get(number));
             while let Some(vnode) = vnodes.get(row) {
                 let mut weight = delta.weight(row);
-                let is_update = |keys: &EncodedRows| {
-                    weight < 0 && vnodes.get(row + 1) == Some(vnode) && delta.weight(row + 1) > 0 && keys.get(row) == keys.get(row + 1)
-                };
-                if keys.is_some_and(is_update) {
+                if weight == -1
+                    && vnodes.get(row + 1) == Some(vnode)
+                    && delta.weight(row + 1) == 1
+                    && part.is_some_and(|part: &Part| part.is_update(row))
+                {
                     (row, weight) = (row + 1, UPDATE);
                 }
                 items.push(Item::new(*vnode, Row { part: number as u32, row: row as u32, weight }));

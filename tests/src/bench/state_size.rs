@@ -79,7 +79,7 @@ async fn one(keys: u64, events: u64, memory: u64, base: &mut Option<f64>) -> u64
     timed_checkpoint(&client, "CHECKPOINT", "incremental").await;
     // Short of memory, the server makes some before it is asked.
     let mut list = checkpoints(&client, "incremental").await;
-    list.truncate(list.len() - before);
+    list.truncate(list.len().saturating_sub(before).max(1));
     let all = list.iter().fold(Checkpoint::default(), |all, one| Checkpoint {
         seconds: all.seconds + one.seconds,
         stall_ms: all.stall_ms.max(one.stall_ms),

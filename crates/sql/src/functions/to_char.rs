@@ -51,7 +51,7 @@ pub(super) fn to_char() -> Arc<ScalarUDF> {
                     let offset = zone.map_or(0, |zone| zone.offset(moment));
                     let shown = moment.checked_add(i64::from(offset) * 1_000_000);
                     texts.append_option(shown.and_then(|shown| {
-                        last.text(shown, pattern, || {
+                        last.text((shown, offset), pattern, || {
                             let time = DateTime::from_timestamp_micros(shown)?;
                             let (day, hour) = (i64::from(time.day()), i64::from(time.hour()));
                             let zone = zone.map(|zone| (zone.abbreviation(moment), offset));
@@ -86,17 +86,17 @@ struct Last {
     pattern: Option<String>,
     /// The microseconds of the smallest part that is shown.
     unit: i64,
-    /// The number of the unit that `text` shows; `None`: of none.
-    shown: Option<i64>,
+    /// The number of the unit that `text` shows, and how many seconds east of Greenwich; `None`: of none.
+    shown: Option<(i64, i32)>,
     text: String,
 }
 
 impl Last {
-    fn text(&mut self, micros: i64, pattern: &str, make: impl FnOnce() -> Option<String>) -> Option<&str> {
+    fn text(&mut self, (micros, offset): (i64, i32), pattern: &str, make: impl FnOnce() -> Option<String>) -> Option<&str> {
         if self.pattern.as_deref() != Some(pattern) {
             *self = Last { pattern: Some(pattern.into()), unit: smallest_part(pattern), ..Last::default() };
         }
-        let shown = Some(micros.div_euclid(self.unit));
+        let shown = Some((micros.div_euclid(self.unit), offset));
         if self.shown != shown {
             self.shown = None;
             self.text = make()?;
@@ -106,9 +106,9 @@ impl Last {
     }
 }
 
-/// No text of the pattern changes within so many microseconds, counted from midnight.
+/// No text of the pattern changes within so many microseconds, counted from midnight, as long as the zone has the same offset.
 fn smallest_part(pattern: &str) -> i64 {
-    // A zone's name may change at any moment.
+    // A zone's name may change at any moment, and then its offset need not.
     const PARTS: [(i64, &[&str]); 3] =
         [(1, &["MS", "US", "TZ", "OF"]), (1_000_000, &["SS"]), (60_000_000, &["HH", "MI", "AM", "PM", "A.M", "P.M"])];
     let upper = pattern.to_uppercase();

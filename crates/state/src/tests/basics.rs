@@ -80,6 +80,7 @@ fn a_keyed_relation_has_one_row_per_key_whatever_the_order() {
     store.publish(RelationId(T), 2, vec![delta(&[(1, "new", 1), (1, "a", -1), (3, "c", -1), (5, "old", -1), (5, "new", 1)])]);
     store.publish(RelationId(T), 2, vec![delta(&[(2, "new", 1), (5, "e", -1), (5, "old", 1), (6, "f", -1), (6, "g", 1)])]);
     store.publish(RelationId(T), 2, vec![delta(&[(2, "b", -1), (9, "x", 1), (9, "x", -1), (4, "d", -1), (4, "d", 1), (6, "g", -1)])]);
+    store.publish(RelationId(T), 2, vec![delta(&[(8, "never", -1), (8, "never", 1)])]);
     store.set_visible(2, 0);
     let expected = rows(&[(1, "new", 1), (2, "new", 1), (4, "d", 1), (5, "new", 1)]);
     assert_eq!(read(&store.read_view(), T), expected);
