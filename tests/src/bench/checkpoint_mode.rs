@@ -8,7 +8,7 @@ use millpond_tests::oracle;
 use millpond_tests::server::{Server, rows, run};
 
 /// Rows that each new one is compared with.
-const POINTS: u64 = 2_000_000;
+const POINTS: u64 = 100_000;
 /// How often the queue is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
