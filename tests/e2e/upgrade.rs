@@ -51,6 +51,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The version that a database says it has.
+fn format(dir: &Path) -> u32 {
+    std::fs::read(dir.join("db/FORMAT")).unwrap()[8].into()
+}
+
 /// `MILLPOND_BIN` names the server that writes it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "writes a directory that the test below reads: only for a new version of the format"]
@@ -62,9 +67,9 @@ async fn make_golden_database() {
         run(&client, statement).await;
     }
     server.kill();
-    let format = std::fs::read(dir.path().join("db/FORMAT")).unwrap();
-    println!("{} has written format {}", binary().display(), format[8]);
-    copy(&dir.path().join("db"), &golden(format[8].into()));
+    let version = format(dir.path());
+    println!("{} has written format {version}", binary().display());
+    copy(&dir.path().join("db"), &golden(version));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,6 +79,7 @@ async fn databases_of_all_versions_go_on() {
         copy(&golden(version), &dir.path().join("db"));
         let mut server = Server::start(dir.path(), &["--parallelism", "3"]).await;
         let client = server.connect().await;
+        assert_eq!(format(dir.path()), VERSIONS, "each version of the format has its database here");
         let compared = async |client, views| assert_eq!(oracle::check_all(client, &[]).await, Ok(views), "version {version}");
         compared(&client, VIEWS).await;
         let shown =

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use millpond_tests::oracle;
 use millpond_tests::server::{Server, rows, run};
 
-/// Rows that each new one is compared with.
-const POINTS: u64 = 100_000;
+/// A new row is compared with a quarter of these.
+const POINTS: u64 = 1_000_000;
+/// Between two new rows: less than the view needs for one, and enough that each has an epoch of its own.
+const PAUSE: Duration = Duration::from_millis(10);
 /// How often the queue is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -50,6 +52,7 @@ async fn once(mode: &str, epochs: u64, seconds: u64) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             run(&writing, &format!("INSERT INTO event VALUES ({id}, {})", id % 4)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     });
     let mut queue = Vec::new();

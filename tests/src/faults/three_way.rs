@@ -223,12 +223,14 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-fn compare(way: Way, one: &Answers, other: &Answers) -> Result<(), Finding> {
+/// `planned`: the script makes views fail. Their count of calls begins anew with each start, so such a view may fail in one way only.
+fn compare(way: Way, one: &Answers, other: &Answers, planned: bool) -> Result<(), Finding> {
     for key in one.keys().chain(other.keys()) {
         let (found, expected) = (other.get(key), one.get(key));
         // Restarted, a view that has failed is tried again, and so is what it stood in the way of.
         let tried_again = expected == Some(&None) || expected.is_none() && !key.starts_with("table");
-        if found != expected && !tried_again {
+        let failed_here = planned && found == Some(&None);
+        if found != expected && !tried_again && !failed_here {
             let short = |rows: Option<&Option<Vec<_>>>| format!("{rows:?}").chars().take(400).collect::<String>();
             let text = format!("{key}, {way:?}: {}\nstraight: {}", short(found), short(expected));
             return Err(if key.starts_with("table") { Finding::Lost(text) } else { Finding::Diverged(text) });
@@ -248,8 +250,9 @@ async fn all_ways(script: Option<&Path>) -> Result<(usize, usize, usize), Findin
         });
     }
     let straight = replays.remove(0);
+    let planned = script.is_some_and(|p| std::fs::read_to_string(p).unwrap().contains("millpond_fail_after"));
     for other in &replays {
-        compare(other.way, &straight.answers, &other.answers)?;
+        compare(other.way, &straight.answers, &other.answers, planned)?;
     }
     let views = straight.answers.keys().filter(|k| !k.starts_with("table")).count();
     let comparisons = straight.comparisons + replays.iter().map(|r| r.comparisons + r.answers.len()).sum::<usize>();

@@ -262,7 +262,7 @@ mod tests {
         /// With a space before it, a text is read part by part, whatever its form.
         #[test]
         fn fixed_and_free_forms_agree(
-            date in "(19|20)[0-9]{2}-[01][0-9]-[0-3][0-9]", clock in "[T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]", fraction in "(|\\.[0-9]{0,8})(|Z)", at in 0usize..40, other in "[ -~]",
+            date in "(19|20)[0-9]{2}-([01][0-9]-[0-3][0-9]|02-(28|29|30)|(0[1-9]|1[0-2])-(30|31|32))", clock in "[T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]", fraction in "(|\\.[0-9]{0,8})(|Z)", at in 0usize..40, other in "[ -~]",
         ) {
             let right = [date, clock, fraction].concat();
             let mut wrong = right.clone();
