@@ -63,3 +63,33 @@ async fn views_are_exact_when_their_state_is_on_disk() {
     assert_eq!(oracle::check_all(&client, &[]).await.unwrap(), 5);
     assert!(value(&client, "SELECT count(*) FROM totals").await.parse::<i64>().unwrap() > 1000);
 }
+
+/// Groups, each with a row of a view, that take several times `--memory`, and then changes all over them.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_stays_within_its_limit() {
+    const KEYS: i64 = 600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--parallelism", "2", "--memory", "192MB"]).await;
+    let client = server.connect().await;
+    let (data, part) = (dir.path().join("events"), dir.path().join("part"));
+    std::fs::create_dir(&data).unwrap();
+    let options = format!("connector = 'file', path = '{}/*.csv', follow = 'true'", data.display());
+    run(&client, &format!("CREATE SOURCE event (key BIGINT, amount BIGINT) WITH ({options}) FORMAT PLAIN ENCODE CSV (header = 'false')"))
+        .await;
+    run(
+        &client,
+        "CREATE MATERIALIZED VIEW by_key AS SELECT key, count(*) AS n, sum(amount) AS total, max(amount) AS most FROM event GROUP BY key",
+    )
+    .await;
+    run(&client, "CREATE MATERIALIZED VIEW read AS SELECT count(*) AS n, count(DISTINCT key) AS keys FROM event").await;
+    for (number, rows) in [KEYS, KEYS / 4].into_iter().enumerate() {
+        std::fs::write(&part, (0..rows).map(|i| format!("{},{}\n", i * 7919 % KEYS, i % 100)).collect::<String>()).unwrap();
+        std::fs::rename(&part, data.join(format!("{number}.csv"))).unwrap();
+    }
+    wait_for(&client, "SELECT n || ' ' || keys FROM read", &format!("{} {KEYS}", KEYS + KEYS / 4)).await;
+    assert_eq!(value(&client, "SELECT count(*) || ' ' || sum(n) FROM by_key").await, format!("{KEYS} {}", KEYS + KEYS / 4));
+
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process_id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap();
+    assert!(peak <= 192 * 1024 / 10 * 12, "resident memory was {} MB", peak / 1024);
+}

@@ -239,6 +239,8 @@ pub(crate) struct Clock {
     state_bytes: Vec<u64>,
     /// It was found that state cannot have less.
     state_floor: u64,
+    /// Workers that are still to say what they have evicted.
+    evicting: usize,
     /// Rows that sources have given to jobs since the last checkpoint's barrier.
     source_rows: u64,
 
@@ -316,6 +318,7 @@ impl Clock {
             wake_pending: Arc::new(AtomicBool::new(false)),
             state_bytes: vec![0; start.workers.count()],
             state_floor: 0,
+            evicting: 0,
             source_rows: 0,
             workers: start.workers,
             committer: Some(start.committer),

@@ -105,7 +105,7 @@ pub(crate) enum Report {
         /// What all state takes in memory.
         state_bytes: u64,
     },
-    /// State has been evicted as far as possible; it takes so much now.
+    /// State has been evicted as far as possible; it takes so much now. Comes once for an [`Command::Evict`], unless a checkpoint begins first.
     Evicted { state_bytes: u64 },
     /// Paused: chunks sent to each worker so far, and received.
     Quiet { epoch: Epoch, sent: Vec<u64>, received: u64 },

@@ -99,7 +99,7 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Worker threads.
     pub parallelism: usize,
-    /// Memory budget in bytes.
+    /// Memory budget in bytes, of the whole process.
     pub memory: u64,
     /// Where checkpoints are uploaded to.
     pub storage: Option<CheckpointStorage>,
@@ -116,7 +116,16 @@ pub struct Config {
 const STORAGE_INTERVAL: Duration = Duration::from_secs(10);
 const STORAGE_KEEP: usize = 3;
 const PARALLELISM_MAX: usize = 256;
-const MEMORY_MIN: u64 = 64 << 20;
+const MEMORY_MIN: u64 = 160 << 20;
+/// What the process takes apart from what is shared out: program, threads, plans, readers.
+const OWN_MEMORY: u64 = 128 << 20;
+
+impl Config {
+    /// The part of the memory budget that is shared out between state, changes, caches and queries.
+    pub fn shared_memory(&self) -> u64 {
+        self.memory.saturating_sub(OWN_MEMORY).max(self.memory / 4)
+    }
+}
 
 fn invalid(message: String, hint: &str) -> Error {
     Error::new(SqlState::INVALID_PARAMETER_VALUE, message).with_hint(hint)
@@ -141,7 +150,7 @@ impl Options {
             None => (machine_memory() / 2).max(MEMORY_MIN),
         };
         if memory < MEMORY_MIN {
-            return Err(invalid(format!("memory of {memory} bytes is too little"), "Use at least 64MB."));
+            return Err(invalid(format!("memory of {memory} bytes is too little"), "Use at least 160MB."));
         }
         let log_json = match self.log_format.or(file.log_format).as_deref() {
             None | Some("text") => false,
@@ -202,7 +211,7 @@ mod tests {
         std::fs::write(&path, "parallelism = 3\nmemory = \"1GB\"\nlisten = \"127.0.0.1:7000\"\n").unwrap();
         let options = Options { config: Some(path.clone()), parallelism: Some(2), ..Options::default() };
         let config = options.resolve("d").unwrap();
-        assert_eq!((config.parallelism, config.memory), (2, 1 << 30));
+        assert_eq!((config.parallelism, config.memory, config.shared_memory()), (2, 1 << 30, (1 << 30) - OWN_MEMORY));
         assert_eq!(config.listen.port(), 7000);
         assert_eq!(config.http_listen.port(), 5480);
         std::fs::write(&path, "no-such-setting = 1\n").unwrap();

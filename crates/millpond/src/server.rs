@@ -113,7 +113,7 @@ async fn open(config: &Config, demo: bool) -> Result<Arc<Database>, Fatal> {
     let options = DatabaseOptions {
         directory: config.data_dir.clone(),
         workers: config.parallelism,
-        memory: config.memory,
+        memory: config.shared_memory(),
         storage: config.storage.clone(),
     };
     let opened = tokio::task::spawn_blocking(move || Database::open(&options)).await;

@@ -10,6 +10,8 @@ const HEAD: usize = 23;
 const FEW: usize = 16;
 /// So often are keys looked at further in; only keys that were made for it need more.
 const LEVELS: usize = 64;
+/// So many keys tell how many bytes all begin with, mostly.
+const SAMPLE: usize = 64;
 /// Fewer items are sorted by comparing their sort keys, more are dealt out first.
 const MANY: usize = 512;
 
@@ -78,15 +80,10 @@ fn sort_level<'k, T: Ord>(items: &mut [Item<T>], key: &impl Fn(&T) -> &'k [u8], 
     if items.len() <= FEW || levels == 0 {
         return items.sort_unstable_by(|a, b| order(a, b, key).then_with(|| a.place.cmp(&b.place)));
     }
-    let shared = shared(items.chunks(AHEAD).flat_map(|next| {
-        look(next.iter().map(|item| ends(key(&item.place))));
-        next.iter().map(|item| key(&item.place))
-    }));
-    for next in items.chunks_mut(AHEAD) {
-        look(next.iter().map(|item| ends(key(&item.place))));
-        for item in next {
-            item.sort = item.sort.after(shared, key(&item.place));
-        }
+    let some = items.iter().step_by(items.len().div_ceil(SAMPLE)).map(|item| key(&item.place));
+    if !set(items, key, shared(some)) {
+        let all = shared(items.iter().map(|item| key(&item.place)));
+        set(items, key, all);
     }
     deal(items, 0);
     for alike in items.chunk_by_mut(|a, b| a.sort == b.sort) {
@@ -96,6 +93,19 @@ fn sort_level<'k, T: Ord>(items: &mut [Item<T>], key: &impl Fn(&T) -> &'k [u8], 
             sort_level(alike, key, levels - 1);
         }
     }
+}
+
+/// Makes all sort keys of what comes after so many bytes; `false`: not all keys begin alike.
+fn set<'k, T>(items: &mut [Item<T>], key: &impl Fn(&T) -> &'k [u8], shared: usize) -> bool {
+    let begin = items.first().and_then(|first| key(&first.place).get(..shared)).unwrap_or_default();
+    items.chunks_mut(AHEAD).all(|next| {
+        look(next.iter().map(|item| ends(key(&item.place))));
+        next.iter_mut().all(|item| {
+            let key = key(&item.place);
+            item.sort = item.sort.after(shared, key);
+            key.starts_with(begin)
+        })
+    })
 }
 
 /// Sorts by sort keys that are alike in all bytes before this one: items are dealt out to piles by this byte, then each pile by the next. In place, as memory
@@ -200,6 +210,21 @@ mod tests {
             let is_same = items.windows(2).map(|pair| same(&pair[0], &pair[1], &|(key, _)| *key));
             let expected = expected.windows(2).map(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1));
             assert!(is_same.eq(expected));
+        }
+    }
+
+    /// The keys that tell how all begin are not those that begin otherwise.
+    #[test]
+    fn few_may_begin_otherwise() {
+        for odd in [1, 500, 998] {
+            let mut keys =
+                (0..1000u16).map(|number| [b"all but one begin so".as_slice(), &number.to_be_bytes()].concat()).collect::<Vec<_>>();
+            keys[odd][3] = b'!';
+            let mut items = keys.iter().rev().map(|key| Item::new(7, key.as_slice())).collect::<Vec<_>>();
+            sort(&mut items, &|key| *key);
+            let found = items.iter().map(|item| item.place.to_vec()).collect::<Vec<_>>();
+            keys.sort();
+            assert_eq!(found, keys);
         }
     }
 

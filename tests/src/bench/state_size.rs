@@ -16,7 +16,7 @@ const STRIDE: u64 = 7_368_787;
 const STEADY_ROWS: u64 = 10_000;
 const STEADY_TICKS: u64 = 150;
 /// The least that a server takes.
-const MEMORY_MIN: u64 = 64 << 20;
+const MEMORY_MIN: u64 = 160 << 20;
 
 /// Prints a block for each number of keys.
 pub async fn measure(sizes: &[f64], events: u64, spill: bool) {

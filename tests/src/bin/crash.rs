@@ -22,7 +22,7 @@ struct Arguments {
     /// Nexmark events per data directory.
     #[arg(long, default_value_t = 100_000)]
     events: u64,
-    /// With --kills: rows of a table whose views have several times more state than --memory 64MB has room for.
+    /// With --kills: rows of a table whose views have several times more state than --memory 160MB has room for.
     #[arg(long, default_value_t = 0)]
     large_rows: i64,
     /// With --large-rows: views of it are made, dropped and filled at a limited rate all the time.
@@ -58,7 +58,7 @@ struct Arguments {
     seed: u64,
 }
 
-/// Their views have several times more state than 64 MB has room for.
+/// Their views have several times more state than 160 MB has room for.
 const LARGE_ROWS: i64 = 200_000;
 
 #[tokio::main]

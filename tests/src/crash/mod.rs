@@ -111,7 +111,7 @@ const COPIES: &[(&str, &str)] = &[("payment", "payment_copy"), ("bid", "bid_copy
 /// Each start of the server has another number of workers and another budget of memory.
 fn arguments(plan: &Plan, random: &mut StdRng) -> [&'static str; 4] {
     let workers = ["1", "2", "3"].choose(random).expect("not empty");
-    let memory = if plan.large_rows > 0 { &["64MB", "80MB"][..] } else { &["64MB", "256MB", "1GB"] };
+    let memory = if plan.large_rows > 0 { &["160MB", "192MB"][..] } else { &["160MB", "256MB", "1GB"] };
     ["--parallelism", workers, "--memory", memory.choose(random).expect("not empty")]
 }
 

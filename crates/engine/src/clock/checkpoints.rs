@@ -30,7 +30,9 @@ impl Clock {
             return false;
         }
         let wanted = self.checkpoint_soon || !self.checkpoint_wanted.is_empty() || self.shutdown.is_some();
-        wanted || (self.dirty && (self.is_memory_tight() || self.time_to_next().is_zero()))
+        // Eviction comes first: it has what the last checkpoint made room for, and the next one would end it.
+        let short = self.is_memory_tight() && self.evicting == 0;
+        wanted || (self.dirty && (short || self.time_to_next().is_zero()))
     }
 
     /// Until interval and pause are over.

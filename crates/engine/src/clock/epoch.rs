@@ -41,6 +41,7 @@ impl Clock {
         let barrier = late.or_else(|| checkpoint.then(|| self.barrier()));
         if checkpoint {
             (self.dirty, self.checkpoint_soon) = (false, false);
+            self.stop_evicting();
             // What an unaligned checkpoint leaves in stashes still takes its share of memory.
             self.source_rows = if unaligned { rows + self.in_flight.iter().map(|f| f.source_rows).sum::<u64>() } else { 0 };
             self.last_checkpoint = self.last_barrier;

@@ -1,4 +1,4 @@
-//! How `--memory` is shared out, and what happens when a share is used up.
+//! How `--memory`, less what the process itself takes, is shared out, and what happens when a share is used up.
 //!
 //! | share | for | when it is used up |
 //! |---|---|---|
@@ -57,7 +57,8 @@ impl Clock {
     }
 
     pub(super) fn is_state_tight(&self) -> bool {
-        self.may_evict() && self.state_bytes() > self.state_max().max(self.state_floor)
+        let floor = if self.evicting == 0 { self.state_floor } else { 0 };
+        self.may_evict() && self.state_bytes() > self.state_max().max(floor)
     }
 
     /// Up to which size of their state workers read what they may need.
@@ -71,6 +72,7 @@ impl Clock {
         let settled = self.checkpoints_on_their_way() == 0 && self.carried.is_empty();
         if settled && self.may_evict() && self.state_bytes() > self.state_max() / 6 * 5 {
             let keep = self.state_kept();
+            self.evicting = self.workers.count();
             self.workers.send(|_| Command::Evict { keep });
         }
     }
@@ -80,7 +82,15 @@ impl Clock {
         if let Some(slot) = self.state_bytes.get_mut(worker) {
             *slot = bytes;
         }
-        // What is left is needed all the time, or too large to be taken apart.
-        self.state_floor = self.state_bytes() / 4 * 5;
+        if self.evicting == 1 {
+            // All have. What is left is needed all the time, or too large to be taken apart.
+            self.state_floor = self.state_bytes() / 4 * 5;
+        }
+        self.evicting = self.evicting.saturating_sub(1);
+    }
+
+    /// A checkpoint begins: what it is to have must stay, so workers stop evicting.
+    pub(super) fn stop_evicting(&mut self) {
+        self.evicting = 0;
     }
 }

@@ -46,13 +46,14 @@ impl Residency {
         self.warm_max = bytes;
     }
 
-    /// Begins to make room: about so many bytes of state are to remain.
-    pub fn evict(&mut self, jobs: &BTreeMap<JobId, LocalJob>, keep: u64) {
+    /// Begins to make room: about so many bytes of state are to remain. Returns whether anything is to leave.
+    pub fn evict(&mut self, jobs: &BTreeMap<JobId, LocalJob>, keep: u64) -> bool {
         let total = total(jobs);
         let excess = total.saturating_sub(keep);
         let share = |bytes: u64| (u128::from(bytes) * u128::from(excess) / u128::from(total.max(1))) as u64;
         let tables = jobs.iter().flat_map(|(id, job)| job.table_bytes().enumerate().map(|(at, bytes)| ((*id, at), share(bytes))));
         self.evicting = tables.filter(|(_, bytes)| *bytes > 0).map(|(place, bytes)| Leaving { place, bytes, looks: 0 }).collect();
+        !self.evicting.is_empty()
     }
 
     /// A checkpoint begins: what changes belong to it must stay until it is committed.

@@ -166,9 +166,13 @@ impl Loop {
             self.finish_epochs();
             self.drain_slice();
             if self.draining.is_none() && self.residency.slice(&mut self.jobs) {
-                (self.report)(Report::Evicted { state_bytes: residency::total(&self.jobs) });
+                self.report_evicted();
             }
         }
+    }
+
+    fn report_evicted(&mut self) {
+        (self.report)(Report::Evicted { state_bytes: residency::total(&self.jobs) });
     }
 
     /// Whether there is something to do without any input.
@@ -223,7 +227,11 @@ impl Loop {
             }
             Command::Resume => self.resume(),
             Command::Warm { max } => self.residency.warm_up_to(max),
-            Command::Evict { keep } => self.residency.evict(&self.jobs, keep),
+            Command::Evict { keep } => {
+                if !self.residency.evict(&self.jobs, keep) {
+                    self.report_evicted();
+                }
+            }
             Command::Stop => {}
         }
     }
