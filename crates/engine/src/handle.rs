@@ -32,7 +32,7 @@ const CHECKPOINTS_SHOWN_MAX: usize = 1000;
 pub struct EngineConfig {
     /// Worker threads, at least 1.
     pub workers: usize,
-    /// The server's memory budget in bytes.
+    /// Bytes of memory that are shared out.
     pub memory: u64,
     /// The server's settings.
     pub settings: Settings,

@@ -45,7 +45,7 @@ pub struct DatabaseOptions {
     pub directory: PathBuf,
     /// Worker threads of the engine.
     pub workers: usize,
-    /// The server's memory budget in bytes.
+    /// Bytes of memory that are shared out.
     pub memory: u64,
     /// Where checkpoints are uploaded to, and restored from when the data directory is lost or damaged.
     pub storage: Option<CheckpointStorage>,

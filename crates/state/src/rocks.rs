@@ -154,7 +154,7 @@ impl Rocks {
             std::thread::sleep(STALL_LOOK);
             written = self.db.write_opt(WriteBatch::from_data(&bytes), &options);
         }
-        if planted("error-ignored") { Ok(()) } else { written.map_err(storage_error) }
+        if planted("error-ignored") { Ok(()) } else { written.map_err(|e| in_directory(self.db.path(), storage_error(e))) }
     }
 
     /// How many of its flushes and compactions have failed.
@@ -310,6 +310,13 @@ pub(crate) fn storage_error(error: rocksdb::Error) -> Error {
     Error::new(state, "the data directory's storage failed").with_detail(error.into_string())
 }
 
+/// With the directory's name, which RocksDB does not tell when it could not sync one.
+pub(crate) fn in_directory(dir: &Path, error: Error) -> Error {
+    let Some(detail) = error.detail().filter(|detail| !detail.contains(&*dir.to_string_lossy())) else { return error };
+    let detail = format!("{detail} (in \"{}\")", dir.display());
+    error.with_detail(detail)
+}
+
 self_cell!(
     /// A snapshot that keeps its database open.
     pub(crate) struct OwnedSnapshot {
@@ -408,5 +415,16 @@ mod tests {
         let error = storage_error(DB::open(&options, dir.path().join("none")).err().unwrap());
         assert_eq!(error.state(), SqlState::IO_ERROR);
         assert!(error.detail().is_some());
+    }
+
+    #[test]
+    fn directories_are_named() {
+        let error = |detail: &str| Error::new(SqlState::IO_ERROR, "failed").with_detail(detail);
+        for (detail, expected) in [
+            ("While fsync: a directory: failed", "While fsync: a directory: failed (in \"/data/db\")"),
+            ("While appending to /data/db/1.sst", "While appending to /data/db/1.sst"),
+        ] {
+            assert_eq!(in_directory(Path::new("/data/db"), error(detail)).detail(), Some(expected));
+        }
     }
 }

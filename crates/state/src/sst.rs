@@ -8,7 +8,7 @@ use rocksdb::{IngestExternalFileOptions, Options, SstFileWriter};
 use crate::encode::Change;
 use crate::failpoint::failpoint;
 use crate::format;
-use crate::rocks::{Rocks, storage_error};
+use crate::rocks::{Rocks, in_directory, storage_error};
 
 /// A file is closed when it has reached this size.
 const FILE_BYTES_MAX: u64 = 128 << 20;
@@ -145,5 +145,5 @@ pub(crate) fn ingest(rocks: &Rocks, staging: &Path, files: &[String]) -> Result<
     let mut options = IngestExternalFileOptions::default();
     options.set_move_files(true);
     let paths = files.iter().map(|f| staging.join(f)).collect::<Vec<PathBuf>>();
-    rocks.db().ingest_external_file_cf_opts(rocks.data(), &options, paths).map_err(storage_error)
+    rocks.db().ingest_external_file_cf_opts(rocks.data(), &options, paths).map_err(|e| in_directory(rocks.db().path(), storage_error(e)))
 }

@@ -8,9 +8,9 @@ use millpond_tests::oracle;
 use millpond_tests::server::{Server, rows, run};
 
 /// A new row is compared with a quarter of these.
-const POINTS: u64 = 1_000_000;
+const POINTS: u64 = 2_000_000;
 /// Between two new rows: less than the view needs for one, and enough that each has an epoch of its own.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(2);
 /// How often the queue is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
