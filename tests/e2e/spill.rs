@@ -64,7 +64,7 @@ async fn views_are_exact_when_their_state_is_on_disk() {
     assert!(value(&client, "SELECT count(*) FROM totals").await.parse::<i64>().unwrap() > 1000);
 }
 
-/// Groups, each with a row of a view, that take several times `--memory`, and then changes all over them.
+/// Groups, each with a row of a view, that take several times what `--memory` has for them, and then changes all over them.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_stays_within_its_limit() {
     const KEYS: i64 = 600_000;

@@ -224,7 +224,7 @@ mod tests {
         for options in [
             Options { parallelism: Some(0), ..Options::default() },
             Options { memory: Some("lots".into()), ..Options::default() },
-            Options { memory: Some("1MB".into()), ..Options::default() },
+            Options { memory: Some("159MB".into()), ..Options::default() },
             Options { log_format: Some("xml".into()), ..Options::default() },
             Options { config: Some("/no/such/file".into()), ..Options::default() },
         ] {
