@@ -1,7 +1,7 @@
 //! The same stream over states of different sizes: what an event, a key, a checkpoint, a savepoint and a restart cost.
 //! With `--spill`, each size once more with a quarter of the memory that its state took.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use millpond_tests::server::{Server, rows, run, value, wait_for};
@@ -32,6 +32,7 @@ pub async fn measure(sizes: &[f64], events: u64, spill: bool) {
 
 /// The memory that the state took.
 async fn one(keys: u64, events: u64, memory: u64, base: &mut Option<f64>) -> u64 {
+    usage::warm_memory();
     let dir = tempfile::tempdir().unwrap();
     let memory_text = memory.to_string();
     let arguments = ["--log", "warn", "--parallelism", "1", "--memory", &memory_text];
@@ -129,11 +130,14 @@ async fn one(keys: u64, events: u64, memory: u64, base: &mut Option<f64>) -> u64
 /// A hundred thousand events a second for some seconds, with a checkpoint each second.
 async fn steady(server: &Server, client: &Client, input: &mut Input, any_key: impl Fn(u64) -> u64) {
     let before = checkpoints(client, "incremental").await.len();
+    // Made beforehand, as the server has the cores to itself where its input comes from elsewhere.
+    let files = (0..STEADY_TICKS).map(|part| input.make((part * STEADY_ROWS..(part + 1) * STEADY_ROWS).map(|i| any_key(i + 17))));
+    let files = files.collect::<Vec<_>>();
     let (cpu, threads, started) = (usage::cpu_time(server.process_id()), usage::threads(server.process_id()), Instant::now());
     let mut tick = tokio::time::interval(Duration::from_millis(100));
-    for part in 0..STEADY_TICKS {
+    for file in files {
         tick.tick().await;
-        input.put((part * STEADY_ROWS..(part + 1) * STEADY_ROWS).map(|i| any_key(i + 17)));
+        input.show(&file);
     }
     input.wait(server, client).await;
     let used = usage::since(&threads, usage::threads(server.process_id()));
@@ -150,18 +154,24 @@ async fn steady(server: &Server, client: &Client, input: &mut Input, any_key: im
 
 /// Files of events, each of them new to a followed source.
 struct Input {
-    dir: std::path::PathBuf,
+    dir: PathBuf,
     rows: u64,
     files: usize,
 }
 
 impl Input {
-    /// Writes a file.
-    fn put(&mut self, keys: impl Iterator<Item = u64>) {
-        let path = self.dir.join("next");
+    /// Writes a file that the source does not see yet.
+    fn make(&mut self, keys: impl Iterator<Item = u64>) -> PathBuf {
+        let path = self.dir.join(format!("{:06}.csv", self.files));
         self.rows += write(&path, keys).unwrap();
-        std::fs::rename(path, self.dir.join(format!("data/{:06}.csv", self.files))).unwrap();
         self.files += 1;
+        path
+    }
+
+    /// Has the source see it.
+    fn show(&self, file: &Path) {
+        let name = file.file_name().expect("made with a name");
+        std::fs::rename(file, self.dir.join("data").join(name)).unwrap();
     }
 
     /// Waits until all that was written is visible.
@@ -175,8 +185,9 @@ impl Input {
 
     /// Both; the CPU time that took.
     async fn add(&mut self, server: &Server, client: &Client, keys: impl Iterator<Item = u64>) -> Duration {
+        let file = self.make(keys);
         let before = usage::cpu_time(server.process_id());
-        self.put(keys);
+        self.show(&file);
         self.wait(server, client).await;
         usage::cpu_time(server.process_id()) - before
     }

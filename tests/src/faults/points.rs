@@ -90,15 +90,21 @@ impl Place {
             return self.lose_directory(point).await;
         }
         let before = self.victim.server.log_length();
-        if self.victim.restart(&armed).await.is_ok() {
+        let started = self.victim.restart(&armed).await;
+        let mut ended = None;
+        if started.is_ok() {
             let wanted = WANTED.iter().find(|(prefix, _)| point.starts_with(prefix)).map(|(_, kind)| *kind);
-            if let Ended::Refused(error) = self.victim.work(STEPS_MAX, wanted).await {
+            ended = Some(self.victim.work(STEPS_MAX, wanted).await);
+            if let Some(Ended::Refused(error)) = ended {
                 return Err(Finding::Misbehaved(format!("a statement failed: {error}")));
             }
         }
         // Uploads have a pace of their own.
         let patience = if point.starts_with("remote") { UPLOAD_MAX } else { Duration::ZERO };
         let reached = self.victim.server.logs(before, &format!("failpoint {point} reached"), patience).await;
+        if !reached {
+            println!("{point}: started {started:?}, ended {ended:?}\n{}\n{}", self.victim.history(), self.victim.server.log_since(before));
+        }
         self.victim.restart(&[]).await?;
         self.victim.verify().await?;
         Ok(reached)

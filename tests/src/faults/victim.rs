@@ -126,8 +126,12 @@ impl Victim {
     /// Whether everything is there, and every view is its query.
     pub async fn verify(&mut self) -> Result<(), Finding> {
         let verified = self.compare().await;
-        let history = || self.history.iter().map(|line| format!("\n  | {line}")).collect::<String>();
-        verified.map_err(|finding| finding.context(&format!("after{}\n", history())))
+        verified.map_err(|finding| finding.context(&format!("after{}\n", self.history())))
+    }
+
+    /// What was sent last, a line each.
+    pub fn history(&self) -> String {
+        self.history.iter().map(|line| format!("\n  | {line}")).collect()
     }
 
     async fn compare(&mut self) -> Result<(), Finding> {
