@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use millpond_common::{Epoch, Error, Result, SqlState};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompactionStyle, DBCompressionType,
-    DBRawIterator, DBRecoveryMode, ErrorKind, LogLevel, MergeOperands, Options, ReadOptions, Snapshot, UniversalCompactOptions, WriteBatch,
-    WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompactionStyle,
+    DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, LogLevel, MergeOperands, Options, ReadOptions, Snapshot,
+    UniversalCompactOptions, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
@@ -213,7 +213,12 @@ fn table_options(cache: &Cache) -> BlockBasedOptions {
     t.set_block_size(16 << 10);
     t.set_bloom_filter(10.0, false);
     t.set_whole_key_filtering(true);
+    // In parts: the filter of a whole file, some megabytes, is more than a small cache has room for, and a compaction would hold the hashes of all its keys.
+    t.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    t.set_partition_filters(true);
+    t.set_metadata_block_size(4 << 10);
     t.set_cache_index_and_filter_blocks(true);
+    t.set_pin_top_level_index_and_filter(true);
     t.set_pin_l0_filter_and_index_blocks_in_cache(true);
     t.set_format_version(6);
     t
