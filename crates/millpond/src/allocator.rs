@@ -19,9 +19,19 @@ const PURGE_DELAY_MS: c_long = 10_000;
 /// `PR_SET_THP_DISABLE` in `linux/prctl.h`.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const THP_DISABLE: c_int = 41;
-/// `M_ARENA_MAX` in `malloc.h`: of the C library's allocator, which RocksDB uses.
+/// `M_ARENA_MAX`, `M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD` in `malloc.h`: of the C library's allocator, which RocksDB uses.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const ARENA_MAX: c_int = -8;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MMAP_THRESHOLD: c_int = -3;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const TRIM_THRESHOLD: c_int = -1;
+/// More is got from the kernel, and given back, on its own. Left to itself the library raises this when such memory is freed, up to 32 MB.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MMAP_BYTES: c_int = 128 << 10;
+/// So much may stay unused at the end of the heap.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const TRIM_BYTES: c_int = 256 << 10;
 
 unsafe extern "C" {
     fn mi_option_set_default(option: c_int, value: c_long);
@@ -29,10 +39,9 @@ unsafe extern "C" {
 
 /// For a server that may use so many bytes; before there are other threads. `MIMALLOC_PURGE_DELAY` in the environment takes precedence.
 pub fn configure(memory: u64) {
-    if memory >= FRUGAL_BELOW {
-        // SAFETY: the function of mimalloc, which is linked in as the allocator above; it sets one number in a static array.
-        unsafe { mi_option_set_default(PURGE_DELAY, PURGE_DELAY_MS) }
-    }
+    let delay = if memory < FRUGAL_BELOW { 0 } else { PURGE_DELAY_MS };
+    // SAFETY: the function of mimalloc, which is linked in as the allocator above; it sets one number in a static array.
+    unsafe { mi_option_set_default(PURGE_DELAY, delay) }
     system(memory);
 }
 
@@ -46,6 +55,8 @@ fn system(memory: u64) {
     unsafe {
         mallopt(ARENA_MAX, 2);
         if memory < FRUGAL_BELOW {
+            mallopt(MMAP_THRESHOLD, MMAP_BYTES);
+            mallopt(TRIM_THRESHOLD, TRIM_BYTES);
             prctl(THP_DISABLE, 1 as c_long, 0 as c_long, 0 as c_long, 0 as c_long);
         }
     }

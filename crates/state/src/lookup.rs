@@ -5,12 +5,9 @@ use std::sync::Arc;
 
 use millpond_common::{Result, StateTableId};
 
-use crate::rocks::{Base, BaseIterator, storage_error};
+use crate::rocks::{Base, BaseIterator, KEYS_PER_CALL, storage_error};
 use crate::tables::{StoredTable, Take, Walk};
 use crate::{Store, format};
-
-/// Keys that one call looks up together.
-const KEYS_PER_CALL: usize = 1024;
 
 /// One worker's part of a state table in the store.
 pub struct TableLookup {

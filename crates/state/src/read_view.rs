@@ -17,7 +17,7 @@ use crate::encode::Change;
 use crate::format;
 use crate::key_range::KeyRange;
 use crate::relation::{LazyRun, Pending, Relation, RelationMeta, Relations, Run, runs_between};
-use crate::rocks::{Base, BaseIterator, storage_error};
+use crate::rocks::{Base, BaseIterator, KEYS_PER_CALL, storage_error};
 use crate::run::SortedRun;
 use crate::scan::{RowBuffer, ScanStream, Wanted};
 use crate::tables::Take;
@@ -241,26 +241,28 @@ impl ReadView {
             let mut changes = layers.iter().rev().filter_map(|run| run.get(key));
             if meta.keyed() { changes.next() } else { Some(Change::Add(changes.map(weight_of).sum())) }
         };
-        let overlaid = keys.iter().map(overlaid).collect::<Vec<_>>();
-        let unsettled =
-            |(key, change): (&Vec<u8>, &Option<Change>)| (!matches!(change, Some(Change::Put(_) | Change::Delete))).then(|| key.clone());
-        let stored_keys = keys.iter().zip(&overlaid).filter_map(unsettled).collect::<Vec<_>>();
-        let stored_values = if known.stored_is_void { vec![] } else { self.0.base.get_many(&stored_keys)? };
-        let mut stored = stored_values.iter().map(|v| v.as_deref());
-
         let mut rows = RowBuffer::new(Wanted::new(meta, None));
-        for (key, change) in keys.iter().zip(&overlaid) {
-            let row_key = key.get(4..).unwrap_or_default();
-            match change {
-                Some(Change::Put(value)) => rows.push(row_key, value),
-                Some(Change::Delete) => {}
-                Some(Change::Add(weight)) => {
-                    let weight = weight + stored.next().flatten().map_or(Ok(0), stored_weight)?;
-                    (0..weight).for_each(|_| rows.push(row_key, &[]));
-                }
-                None => {
-                    if let Some(value) = stored.next().flatten() {
-                        rows.push(row_key, value);
+        for keys in keys.chunks(KEYS_PER_CALL) {
+            let overlaid = keys.iter().map(overlaid).collect::<Vec<_>>();
+            let unsettled = |(key, change): (&Vec<u8>, &Option<Change>)| {
+                (!matches!(change, Some(Change::Put(_) | Change::Delete))).then(|| key.clone())
+            };
+            let stored_keys = keys.iter().zip(&overlaid).filter_map(unsettled).collect::<Vec<_>>();
+            let stored_values = if known.stored_is_void { vec![] } else { self.0.base.get_many(&stored_keys)? };
+            let mut stored = stored_values.iter().map(|v| v.as_deref());
+            for (key, change) in keys.iter().zip(&overlaid) {
+                let row_key = key.get(4..).unwrap_or_default();
+                match change {
+                    Some(Change::Put(value)) => rows.push(row_key, value),
+                    Some(Change::Delete) => {}
+                    Some(Change::Add(weight)) => {
+                        let weight = weight + stored.next().flatten().map_or(Ok(0), stored_weight)?;
+                        (0..weight).for_each(|_| rows.push(row_key, &[]));
+                    }
+                    None => {
+                        if let Some(value) = stored.next().flatten() {
+                            rows.push(row_key, value);
+                        }
                     }
                 }
             }

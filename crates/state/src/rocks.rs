@@ -45,7 +45,7 @@ impl Rocks {
     /// Opens the database in a directory, or creates it. `memory`: how many bytes it may use, roughly.
     pub(crate) fn open(dir: &Path, staging: &Path, memory: u64, tuning: &Tuning, lock: File) -> Result<Rocks> {
         let (weighted, cache) = (Arc::default(), Cache::new_lru_cache(tuning.cache_bytes(memory)));
-        let open = |mode| DB::open_cf_descriptors(&database_options(mode), dir, families(&cache, &weighted, tuning));
+        let open = |mode| DB::open_cf_descriptors(&database_options(memory, mode), dir, families(&cache, &weighted, tuning));
         // A torn last record was never acknowledged, but a record of a wrong length looks the same: so it is told.
         let (db, log_torn) = match open(DBRecoveryMode::AbsoluteConsistency) {
             Ok(db) => (db, false),
@@ -64,7 +64,7 @@ impl Rocks {
     pub(crate) fn open_read_only(dir: &Path) -> Result<Rocks> {
         let (weighted, tuning) = (Arc::default(), Tuning::default());
         let cache = Cache::new_lru_cache(tuning.cache_bytes(0));
-        let mut options = database_options(DBRecoveryMode::TolerateCorruptedTailRecords);
+        let mut options = database_options(0, DBRecoveryMode::TolerateCorruptedTailRecords);
         options.create_if_missing(false);
         options.create_missing_column_families(false);
         let families = families(&cache, &weighted, &tuning);
@@ -186,7 +186,12 @@ impl Rocks {
     }
 }
 
-fn database_options(recovery: DBRecoveryMode) -> Options {
+/// What a compaction reads ahead of each of its files, of which there may be dozens: RocksDB's default, if there is memory for it.
+fn read_ahead_bytes(memory: u64) -> usize {
+    usize::try_from(memory / 256).unwrap_or(usize::MAX).clamp(MIB / 8, 2 * MIB)
+}
+
+fn database_options(memory: u64, recovery: DBRecoveryMode) -> Options {
     let mut o = Options::default();
     o.create_if_missing(true);
     o.create_missing_column_families(true);
@@ -195,6 +200,7 @@ fn database_options(recovery: DBRecoveryMode) -> Options {
     o.set_wal_recovery_mode(recovery);
     o.set_track_and_verify_wals_in_manifest(true);
     o.set_max_background_jobs(2);
+    o.set_compaction_readahead_size(read_ahead_bytes(memory));
     o.set_max_open_files(1000);
     o.set_skip_stats_update_on_db_open(true);
     // RocksDB's own message log: warnings, little of them kept.
@@ -213,7 +219,7 @@ fn table_options(cache: &Cache) -> BlockBasedOptions {
     t.set_block_size(16 << 10);
     t.set_bloom_filter(10.0, false);
     t.set_whole_key_filtering(true);
-    // In parts: the filter of a whole file, some megabytes, is more than a small cache has room for, and a compaction would hold the hashes of all its keys.
+    // In parts: the filter of a whole file, some megabytes, is more than a small cache has room for, and would be read anew for each look-up.
     t.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     t.set_partition_filters(true);
     t.set_metadata_block_size(4 << 10);
@@ -331,6 +337,9 @@ self_cell!(
     }
 );
 
+/// Keys that are looked up together. All blocks that this reads, up to one of 16 KB for each key, are in memory until the last value is let go.
+pub(crate) const KEYS_PER_CALL: usize = 128;
+
 /// The database as the last checkpoint left it.
 pub(crate) struct Base {
     pub(crate) epoch: Epoch,
@@ -357,7 +366,7 @@ impl Base {
         Ok((cell.borrow_owner(), cell.borrow_dependent()))
     }
 
-    /// The values of some data keys.
+    /// The values of some data keys, [`KEYS_PER_CALL`] at most.
     pub(crate) fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<rocksdb::DBPinnableSlice<'_>>>> {
         if keys.is_empty() {
             return Ok(vec![]);
