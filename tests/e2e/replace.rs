@@ -324,3 +324,26 @@ async fn a_replacement_waits_for_what_is_on_its_way() {
         check(&server.connect().await).await;
     }
 }
+
+/// CANCEL JOB does not wait for the statement that it is to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_is_cancelled_by_its_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = set_up(&server).await;
+    run(&client, "INSERT INTO t SELECT i, i % 7, 1 FROM generate_series(10000, 18000) AS g(i)").await;
+    run(&client, "CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS s FROM t GROUP BY k").await;
+    let before = definition(&client).await;
+    let other = server.connect().await;
+    let replace =
+        "CREATE OR REPLACE MATERIALIZED VIEW v WITH (backfill_rate_limit = 100) AS SELECT k + 1 AS k, count(*) AS s FROM t GROUP BY k + 1";
+    let replacing = tokio::spawn(async move { other.batch_execute(replace).await });
+    let job = "SELECT max(id) FROM millpond.jobs WHERE state = 'BACKFILLING' AND rows_done > 0";
+    becomes(&client, &format!("SELECT ({job}) IS NOT NULL"), "t").await.unwrap();
+    run(&client, &format!("CANCEL JOB {}", value(&client, job).await)).await;
+    let error = replacing.await.unwrap().unwrap_err();
+    assert_eq!(error.code().map(|c| c.code()), Some("57014"), "{error:?}");
+    assert_eq!(definition(&client).await, before);
+    check(&client).await;
+    run(&client, "CREATE TABLE others_go_on (id INT)").await;
+}

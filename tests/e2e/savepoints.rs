@@ -1,6 +1,7 @@
 //! Savepoints of the whole database, as a user meets them.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +56,18 @@ async fn a_savepoint_is_read_beside_what_is_live_and_survives_drops() {
     assert_eq!(rows(&client, both).await.unwrap(), [[Some("103".to_string()), Some("5".to_string())]]);
     assert_eq!(value(&client, "SELECT s FROM public.twice FOR SYSTEM_TIME AS OF SAVEPOINT before_upgrade").await, "10");
     assert_eq!(value(&client, "SELECT count(*) FROM \"dev@before_upgrade\".public.t").await, "2");
+    let saved = connect_to(&server, "dev@before_upgrade").await.unwrap();
+    for sql in [
+        "INSERT INTO t VALUES (9, 9)",
+        "DROP TABLE t CASCADE",
+        "ALTER MATERIALIZED VIEW s SET (restart_delay = '1s')",
+        "ALTER MATERIALIZED VIEW s RESTART",
+        "ALTER MATERIALIZED VIEW s RENAME TO r",
+        "CANCEL JOB 1",
+        "CHECKPOINT",
+    ] {
+        assert_eq!(error_of(&saved, sql).await.0, "25006", "{sql}");
+    }
     run(&client, "DROP TABLE t CASCADE").await;
     run(&client, "CREATE TABLE other (id INT)").await;
     assert_eq!(value(&client, "SELECT kind FROM millpond.savepoints WHERE name = 'before_upgrade'").await, "manual");
@@ -132,6 +145,19 @@ async fn in_a_transaction_the_same_words_are_the_transactions() {
     assert_eq!(value(&client, "SELECT count(*) FROM t").await, "1");
     assert_eq!(value(&client, "SELECT count(*) FROM millpond.savepoints").await, "0");
     assert_eq!(error_of(&client, "BEGIN; RESTORE SAVEPOINT a").await.0, "25001");
+    run(&client, "ROLLBACK").await;
+    // Settings and cursors go back, too.
+    let begin = "BEGIN; SET statement_timeout = '50s'; DECLARE before CURSOR FOR SELECT id FROM t; SAVEPOINT a; SAVEPOINT b";
+    run(&client, begin).await;
+    run(&client, "SET statement_timeout = '70s'; SET LOCAL lock_timeout = '7s'; DECLARE after CURSOR FOR SELECT id FROM t; ROLLBACK TO a")
+        .await;
+    assert_eq!(value(&client, "SHOW statement_timeout").await, "50s");
+    assert_eq!(value(&client, "SHOW lock_timeout").await, "0");
+    assert_eq!(value(&client, "FETCH 1 FROM before").await, "1");
+    assert_eq!(error_of(&client, "FETCH 1 FROM after").await.0, "34000");
+    run(&client, "ROLLBACK TO a").await;
+    run(&client, "COMMIT").await;
+    assert_eq!(value(&client, "SHOW statement_timeout").await, "50s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,8 +293,31 @@ async fn a_server_that_stops_uploads_its_last_checkpoint() {
     assert_eq!(value(&server.connect().await, "SELECT count(*) FROM t").await, "2");
 }
 
+fn lose(dir: &Path) {
+    std::fs::remove_dir_all(dir.join("db")).unwrap();
+}
+
+/// The first block of each data file: RocksDB opens, but what the start reads is not there.
+fn damage(dir: &Path) {
+    for entry in std::fs::read_dir(dir.join("db")).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "sst"))
+    {
+        let mut bytes = std::fs::read(&entry).unwrap();
+        bytes.iter_mut().take(8).for_each(|b| *b ^= 0xff);
+        std::fs::write(&entry, bytes).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_data_directory_comes_back_from_the_checkpoint_storage() {
+    comes_back_after(lose).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_database_comes_back_from_the_checkpoint_storage() {
+    comes_back_after(damage).await;
+}
+
+async fn comes_back_after(accident: fn(&Path)) {
     let (dir, remote) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let url = format!("file://{}", remote.path().display());
     let arguments = ["--checkpoint-storage", &url, "--checkpoint-storage-interval", "50ms"];
@@ -282,7 +331,7 @@ async fn a_lost_data_directory_comes_back_from_the_checkpoint_storage() {
     let uploaded = format!("SELECT last_epoch >= {epoch} AND error IS NULL FROM millpond.checkpoint_storage");
     wait_for(&client, &uploaded, "t").await;
     server.kill();
-    std::fs::remove_dir_all(dir.path().join("db")).unwrap();
+    accident(dir.path());
     server.restart().await;
     let client = server.connect().await;
     assert_eq!(value(&client, "SELECT s FROM s").await, "5");

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use millpond_tests::server::{Server, binary, free_port, run, value};
+use millpond_tests::server::{Server, binary, free_port, rows, run, value, wait_for};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_takes_a_final_checkpoint_and_a_restart_continues() {
@@ -66,7 +66,7 @@ async fn metrics_and_health_answer() {
     run(&client, "CHECKPOINT").await;
     assert!(server.get("/healthz").contains("200 OK"));
     let metrics = server.get("/metrics");
-    for name in ["millpond_epoch", "millpond_checkpoint_duration_seconds", "millpond_job_output_rows{view=\"n\"}"] {
+    for name in ["millpond_epoch", "millpond_checkpoint_duration_seconds", "millpond_job_output_rows{schema=\"public\",view=\"n\"}"] {
         assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
     }
 }
@@ -92,4 +92,68 @@ async fn prepared_statements_are_forgotten_with_their_names() {
     let address =
         "SELECT client_addr || ' ' || (client_port > 0)::text || ' ' || (inet_client_port() = client_port)::text FROM pg_stat_activity";
     assert_eq!(value(&client, address).await, "127.0.0.1 true true");
+}
+
+/// What a source cannot give at a start makes its view fail, with those that read from it, as it would have later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_cannot_go_on_at_a_start_has_failed_and_can_be_restarted() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("lines.csv");
+    std::fs::write(&file, "1,10\n2,20\n3,30\n").unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let mut server = Server::start(&data, &[]).await;
+    let client = server.connect().await;
+    for sql in [
+        &format!(
+            "CREATE SOURCE lines (id INT, v INT) WITH (connector = 'file', path = '{}', follow = 'true') FORMAT PLAIN ENCODE CSV (header = 'false')",
+            file.display()
+        ),
+        "CREATE TABLE t (id INT PRIMARY KEY)",
+        "INSERT INTO t VALUES (1), (2)",
+        "CREATE MATERIALIZED VIEW of_lines AS SELECT count(*) AS n, sum(v) AS s FROM lines",
+        "CREATE MATERIALIZED VIEW of_t AS SELECT count(*) AS n FROM t",
+        "CREATE MATERIALIZED VIEW both AS SELECT of_lines.s, of_t.n FROM of_lines, of_t",
+    ] {
+        run(&client, sql).await;
+    }
+    let states = "SELECT string_agg(name || ' ' || state, ', ' ORDER BY name) FROM millpond.jobs";
+    server.stop().await;
+    std::fs::write(&file, "1,10\n").unwrap();
+    for _ in 0..2 {
+        server.restart().await;
+        let client = server.connect().await;
+        assert_eq!(value(&client, states).await, "both FAILED, of_lines FAILED, of_t RUNNING");
+        run(&client, "INSERT INTO t SELECT max(id) + 1 FROM t").await;
+        for view in ["of_lines", "both"] {
+            let error = rows(&client, &format!("SELECT * FROM {view}")).await.unwrap_err();
+            assert_eq!(error.code().map(|c| c.code()), Some("55000"), "{error:?}");
+        }
+        run(&client, "CHECKPOINT").await;
+        server.kill();
+    }
+    std::fs::write(&file, "1,10\n2,20\n3,30\n4,40\n").unwrap();
+    server.restart().await;
+    let client = server.connect().await;
+    run(&client, "ALTER MATERIALIZED VIEW of_lines RESTART").await;
+    wait_for(&client, states, "both RUNNING, of_lines RUNNING, of_t RUNNING").await;
+    assert_eq!(value(&client, "SELECT s || ' ' || n FROM both").await, "100 4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_are_changed_at_once_are_all_in_effect() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let names = ["restart_attempts", "dead_letters_max", "restart_failure_rate_max", "transaction_rows_max"];
+    for round in 1..20 {
+        let change = |name: &'static str| {
+            let server = &server;
+            async move { run(&server.connect().await, &format!("ALTER SYSTEM SET {name} = {round}")).await }
+        };
+        tokio::join!(change(names[0]), change(names[1]), change(names[2]), change(names[3]));
+        let client = server.connect().await;
+        for name in names {
+            assert_eq!(value(&client, &format!("SHOW {name}")).await, round.to_string(), "{name}");
+        }
+    }
 }

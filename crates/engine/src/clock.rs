@@ -82,6 +82,8 @@ pub(crate) enum Control {
     CreateSource(SourceSpec),
     CreateJob {
         spec: Box<JobSpec>,
+        /// It was there before this start.
+        known: bool,
         restored: Option<Box<RestoredJob>>,
         reply: oneshot::Sender<Result<JobHandle>>,
     },
@@ -99,6 +101,8 @@ pub(crate) enum Control {
     JobOptions(JobId, Box<Settings>),
     /// A job and those that read from it begin anew.
     RestartJob(JobId, oneshot::Sender<Result<JobHandle>>),
+    /// Ends a job that is to take another's place. Answers whether it is one.
+    CancelReplacement(JobId, oneshot::Sender<Result<bool>>),
     /// Epochs that were on their way at the last checkpoint are made again.
     Replay(Vec<Replay>),
     /// A job is to take another's place, once it is level.

@@ -187,6 +187,9 @@ impl Engine {
                 store.relation_remove(spec.output.id)?;
             }
         }
+        // The last that is read before there are threads: if it cannot be, nothing holds the store.
+        let letters = stash.iter().filter(|s| s.place == Place::Published(DEAD_LETTERS)).map(|s| &s.delta);
+        let dead_letters = DeadLetters::load(&store.read_view(), letters)?;
         let registry = Arc::clone(&shared);
         let reports = events.clone();
         let workers = dataflow::spawn(
@@ -200,7 +203,6 @@ impl Engine {
         spawn("log", Box::new(move || log::run(&of_store, &log_requests, &of_events, &of_shared.acknowledged)))?;
         let (of_store, of_events) = (Arc::clone(&store), events.clone());
         spawn("committer", Box::new(move || checkpoint::run(&of_store, &commits, &of_events, meta.stashed)))?;
-        let letters = stash.iter().filter(|s| s.place == Place::Published(DEAD_LETTERS)).map(|s| &s.delta);
         let clock = Clock::new(ClockStart {
             store: Arc::clone(&store),
             shared: Arc::clone(&shared),
@@ -212,7 +214,7 @@ impl Engine {
             epoch: recovered.epoch,
             log_seq: recovered.log_tail.first().map_or(0, |(seq, _)| seq.saturating_sub(1)),
             settings: config.settings,
-            dead_letters: DeadLetters::load(&store.read_view(), letters)?,
+            dead_letters,
         });
         let engine = Engine { store, events, log, shared };
         tables.into_iter().try_for_each(|t| engine.control(Control::CreateTable(t)))?;
@@ -239,7 +241,7 @@ impl Engine {
             });
             let restored = restored.map(Box::new);
             let (reply, answer) = oneshot::channel();
-            engine.control(Control::CreateJob { spec: Box::new(spec), restored, reply })?;
+            engine.control(Control::CreateJob { spec: Box::new(spec), known: true, restored, reply })?;
             started.push(answer);
         }
         engine.control(Control::Replay(replays))?;
@@ -289,7 +291,7 @@ impl Engine {
 
     /// A new job. Returns when it is set up; its progress tells when it has caught up.
     pub async fn create_job(&self, spec: JobSpec) -> Result<JobHandle> {
-        self.ask(|reply| Control::CreateJob { spec: Box::new(spec), restored: None, reply }).await
+        self.ask(|reply| Control::CreateJob { spec: Box::new(spec), known: false, restored: None, reply }).await
     }
 
     /// Removes jobs and relations with their rows and state. Nothing that stays may read them.
@@ -373,6 +375,11 @@ impl Engine {
     /// dropped, the other runs on.
     pub async fn replace_job(&self, replacement: Replacement) -> Result<JobHandle> {
         self.ask(|reply| Control::ReplaceJob(Box::new(replacement), reply)).await
+    }
+
+    /// Makes a job fail that is to take another's place, so that whoever waits for it undoes the rest. Returns whether it is one.
+    pub async fn cancel_replacement(&self, job: JobId) -> Result<bool> {
+        self.ask(|reply| Control::CancelReplacement(job, reply)).await
     }
 
     /// A job that is level, and that a checkpoint holds, takes the place of the one that it replaces.

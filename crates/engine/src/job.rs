@@ -18,6 +18,8 @@ pub struct JobSpec {
     pub id: JobId,
     /// The view's name, for messages.
     pub name: String,
+    /// The database schema that the view is in.
+    pub namespace: String,
     /// The view that it maintains.
     pub output: RelationSpec,
     /// What it computes.
@@ -35,6 +37,8 @@ pub struct SourceSpec {
     pub id: RelationId,
     /// Its name, for messages.
     pub name: String,
+    /// The database schema that it is in.
+    pub namespace: String,
     /// Its declared columns.
     pub schema: SchemaRef,
     /// What stands in `WITH (…)`.
@@ -120,6 +124,8 @@ pub struct JobInfo {
 pub struct SourceInfo {
     pub relation: RelationId,
     pub name: String,
+    /// The database schema that it is in.
+    pub namespace: String,
     pub connector: String,
     /// Readable; empty where nothing reads the source.
     pub position: String,

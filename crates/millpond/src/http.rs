@@ -1,11 +1,13 @@
 //! The HTTP port: `/healthz` and Prometheus' `/metrics`.
 
+use std::collections::BTreeMap;
+
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use millpond_common::{Error, Result};
+use millpond_common::{Error, JobId, Result};
 use millpond_engine::Engine;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -34,18 +36,21 @@ fn render(engine: &Engine, handle: &PrometheusHandle) -> String {
     gauge!("millpond_store_files").set(store.files as f64);
     gauge!("millpond_store_uncommitted_rows").set(store.overlay_rows as f64);
     gauge!("millpond_store_uncommitted_bytes").set(store.overlay_bytes as f64);
+    let mut names = BTreeMap::new();
     for job in engine.jobs() {
-        let view = job.name.clone();
-        gauge!("millpond_job_input_rows", "view" => view.clone()).set(job.input_rows as f64);
-        gauge!("millpond_job_output_rows", "view" => view.clone()).set(job.output_rows as f64);
+        let of = [("schema", job.spec.namespace.clone()), ("view", job.name.clone())];
+        gauge!("millpond_job_input_rows", &of).set(job.input_rows as f64);
+        gauge!("millpond_job_output_rows", &of).set(job.output_rows as f64);
         let failed = f64::from(u8::from(job.state.name() == "FAILED"));
-        gauge!("millpond_job_failed", "view" => view.clone()).set(failed);
-        gauge!("millpond_job_restarts", "view" => view).set(job.attempts as f64);
+        gauge!("millpond_job_failed", &of).set(failed);
+        gauge!("millpond_job_restarts", &of).set(job.attempts as f64);
+        names.insert(job.id, of);
     }
     for source in engine.sources() {
-        gauge!("millpond_source_rows", "source" => source.name.clone()).set(source.rows_read as f64);
-        gauge!("millpond_source_bad_rows", "source" => source.name.clone()).set(source.bad_rows as f64);
-        gauge!("millpond_source_dead_letters", "source" => source.name.clone()).set(source.dead_letters as f64);
+        let of = [("schema", source.namespace), ("source", source.name)];
+        gauge!("millpond_source_rows", &of).set(source.rows_read as f64);
+        gauge!("millpond_source_bad_rows", &of).set(source.bad_rows as f64);
+        gauge!("millpond_source_dead_letters", &of).set(source.dead_letters as f64);
     }
     let checkpoints = engine.checkpoints();
     let completed = checkpoints.iter().filter(|c| c.state == "COMPLETED");
@@ -56,16 +61,16 @@ fn render(engine: &Engine, handle: &PrometheusHandle) -> String {
         gauge!("millpond_checkpoint_stall_seconds").set(last.stall.as_secs_f64());
         gauge!("millpond_checkpoint_bytes").set(last.bytes as f64);
     }
-    let mut state = std::collections::BTreeMap::<String, (u64, u64)>::new();
-    let names = engine.jobs().into_iter().map(|j| (j.id, j.name)).collect::<std::collections::BTreeMap<_, _>>();
+    let mut state = BTreeMap::<JobId, (u64, u64)>::new();
     for operator in engine.operators() {
-        let entry = state.entry(names.get(&operator.job).cloned().unwrap_or_default()).or_default();
+        let entry = state.entry(operator.job).or_default();
         entry.0 += operator.state_rows;
         entry.1 += operator.state_bytes;
     }
-    for (view, (rows, bytes)) in state {
-        gauge!("millpond_job_state_rows", "view" => view.clone()).set(rows as f64);
-        gauge!("millpond_job_state_bytes", "view" => view).set(bytes as f64);
+    for (job, (rows, bytes)) in state {
+        let Some(of) = names.get(&job) else { continue };
+        gauge!("millpond_job_state_rows", of).set(rows as f64);
+        gauge!("millpond_job_state_bytes", of).set(bytes as f64);
     }
     handle.render()
 }

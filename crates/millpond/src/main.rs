@@ -22,6 +22,9 @@ use config::{Cli, Command, Config};
 use millpond_common::{Error, Result};
 use tracing_subscriber::EnvFilter;
 
+/// Of a thread that plans and runs statements. What is not used of it takes no memory; statements are limited to what it has room for.
+const STACK_BYTES: usize = 64 << 20;
+
 /// Why the process ends, as its exit code.
 #[derive(Clone, Copy, Debug)]
 enum Exit {
@@ -99,7 +102,8 @@ fn configure(options: config::Options, demo: bool) -> Result<Config> {
 }
 
 fn run(config: &Config, demo: bool) -> Result<(), Fatal> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("session").build().map_err(Error::from)?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().thread_name("session").thread_stack_size(STACK_BYTES).build().map_err(Error::from)?;
     let result = runtime.block_on(server::run(config, demo));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     result

@@ -1,5 +1,6 @@
 //! A session's transaction block: explicit from BEGIN to COMMIT, implicit around the statements of one message.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -37,8 +38,19 @@ pub(crate) struct Block {
     pub settings: Settings,
     /// What SET LOCAL has replaced, newest last: COMMIT returns to it.
     pub replaced: Vec<(String, Option<String>)>,
+    /// What its savepoints found, in their order.
+    pub marks: Vec<Mark>,
     /// Begun with the first statement that reads or writes, so that SET TRANSACTION can come before.
     transaction: Option<Transaction>,
+}
+
+/// What of the session ROLLBACK TO a savepoint returns to; its transaction has marks of its own.
+pub(crate) struct Mark {
+    pub name: String,
+    pub settings: Settings,
+    pub replaced: Vec<(String, Option<String>)>,
+    /// Names of the cursors that were open.
+    pub cursors: BTreeSet<String>,
 }
 
 impl Block {
@@ -53,6 +65,7 @@ impl Block {
             started: Utc::now(),
             settings: settings.clone(),
             replaced: vec![],
+            marks: vec![],
             transaction: None,
         }
     }

@@ -4,7 +4,7 @@ use millpond_common::settings::{self, Scope as SettingScope};
 use millpond_common::{Error, Result, SqlState};
 use millpond_sql::StatementKind;
 
-use crate::block::{Block, check_isolation, isolation_name};
+use crate::block::{Block, Mark, check_isolation, isolation_name};
 use crate::error::only_in_block;
 use crate::response::{Notice, Response};
 use crate::session::Session;
@@ -57,16 +57,30 @@ impl Session {
             }
             StatementKind::Savepoint(name) => {
                 self.explicit_block("SAVEPOINT")?.savepoint(name);
+                let (settings, cursors) = (self.settings.clone(), self.cursors.keys().cloned().collect());
+                if let Some(block) = &mut self.block {
+                    let replaced = block.replaced.clone();
+                    block.marks.push(Mark { name: name.clone(), settings, replaced, cursors });
+                }
                 Ok(Response::command("SAVEPOINT"))
             }
             StatementKind::Release(name) => {
                 self.explicit_block("RELEASE SAVEPOINT")?.release(name)?;
+                if let Some(block) = &mut self.block {
+                    block.marks.truncate(block.marks.iter().rposition(|m| m.name == *name).unwrap_or(0));
+                }
                 Ok(Response::command("RELEASE"))
             }
             StatementKind::RollbackTo(name) => {
                 self.explicit_block("ROLLBACK TO SAVEPOINT")?.rollback_to(name)?;
                 if let Some(block) = &mut self.block {
                     block.failed = false;
+                    block.marks.truncate(block.marks.iter().rposition(|m| m.name == *name).map_or(0, |at| at + 1));
+                    if let Some(mark) = block.marks.last() {
+                        self.settings = mark.settings.clone();
+                        block.replaced = mark.replaced.clone();
+                        self.cursors.retain(|name, _| mark.cursors.contains(name));
+                    }
                 }
                 Ok(Response::command("ROLLBACK"))
             }

@@ -15,8 +15,10 @@ use millpond_common::{Error, RelationId, Result, SqlState};
 use millpond_engine::{DEAD_LETTERS, Engine, EngineConfig, STASH, SourceSpec};
 use millpond_sql::{Catalog, Relation, RelationKind, base_context, set_fault_injection};
 use millpond_state::failpoint::failpoint;
-use millpond_state::remote::{Cancel, RemoteOptions, RemoteStorage, Uploader, UploaderOptions, open_or_restore};
-use millpond_state::{Compression, Store, StoreOptions, Tuning};
+use millpond_state::remote::{
+    Cancel, RemoteOptions, RemoteStorage, Uploader, UploaderOptions, is_damaged_file, open_or_restore, restore_damaged,
+};
+use millpond_state::{Compression, Recovered, Store, StoreOptions, Tuning};
 use parking_lot::{Mutex, RwLock};
 
 use crate::cancel::CancelToken;
@@ -92,6 +94,10 @@ pub struct Database {
     /// Held by the one DDL statement that runs.
     pub(crate) ddl: Arc<tokio::sync::Mutex<()>>,
     system_settings: RwLock<Settings>,
+    /// Held by the one statement that changes them.
+    changing_settings: tokio::sync::Mutex<()>,
+    /// Bytes of memory that are shared out.
+    memory: u64,
     settings_version: AtomicU64,
     /// Functions and configuration of planners.
     pub(crate) context: SessionContext,
@@ -118,13 +124,30 @@ impl Database {
         let workers = options.workers.max(1);
         let store_options = StoreOptions { memory: options.memory, workers, ..StoreOptions::default() };
         let remote = options.storage.as_ref().map(|s| RemoteStorage::open(&s.url, RemoteOptions::default()).map(Arc::new)).transpose()?;
-        let (store, recovered) = match &remote {
-            Some(remote) => {
-                let opened = open_or_restore(&options.directory, &store_options, remote, &Cancel::default())?;
-                (opened.store, opened.recovered)
-            }
-            None => Store::open(&options.directory, &store_options)?,
+        let Some(remote) = remote else {
+            let (store, recovered) = Store::open(&options.directory, &store_options)?;
+            return Self::start(options, store, recovered, None);
         };
+        let opened = open_or_restore(&options.directory, &store_options, &remote, &Cancel::default())?;
+        let is_restored = opened.restored.is_some();
+        match Self::start(options, opened.store, opened.recovered, Some(Arc::clone(&remote))) {
+            // Found by what a start reads of it.
+            Err(error) if is_damaged_file(&error) && !is_restored => {
+                let opened = restore_damaged(&options.directory, &store_options, &remote, &Cancel::default(), error)?;
+                Self::start(options, opened.store, opened.recovered, Some(remote))
+            }
+            started => started,
+        }
+    }
+
+    /// Starts what a database consists of over its store.
+    fn start(
+        options: &DatabaseOptions,
+        store: Arc<Store>,
+        recovered: Recovered,
+        remote: Option<Arc<RemoteStorage>>,
+    ) -> Result<Arc<Database>> {
+        let workers = options.workers.max(1);
         let context = base_context();
         let known = Known::read(&recovered.catalog, Arc::new(context.clone()))?;
         let catalog = &known.catalog;
@@ -165,6 +188,8 @@ impl Database {
             catalog: RwLock::new(CatalogState { catalog: Arc::new(known.catalog), version: 1 }),
             ddl: Arc::default(),
             system_settings: RwLock::new(system_settings),
+            changing_settings: tokio::sync::Mutex::default(),
+            memory: options.memory,
             settings_version: AtomicU64::new(1),
             context,
             runtime,
@@ -259,8 +284,10 @@ impl Database {
             )
             .with_hint("Use SET to change it in a session."));
         }
+        let _changing = self.changing_settings.lock().await;
         let mut changed = self.system_settings.read().clone();
         changed.set(setting.name, value)?;
+        self.check_share(setting.name, &changed)?;
         let configured = changed.clone();
         let _entered = self.transactions.gate.enter().await?;
         self.engine.blocking(move |store| configure_storage(store, &configured)).await?;
@@ -279,6 +306,18 @@ impl Database {
         *self.system_settings.write() = changed;
         self.settings_version.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Fails if a share of the memory is set to more than there is to share out.
+    fn check_share(&self, name: &str, settings: &Settings) -> Result<()> {
+        let is_share = matches!(name, "state_memory" | "rocksdb_block_cache_size");
+        if !is_share || settings.size(name) <= self.memory {
+            return Ok(());
+        }
+        let message = format!("\"{name}\" of {} is more than the server's memory that is shared out", settings.get(name)?);
+        Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message)
+            .with_detail(format!("That is {} MB: --memory, less what the program itself takes.", self.memory >> 20))
+            .with_hint("Start the server with a larger --memory."))
     }
 
     /// Brings the server's settings into a session's, if they changed since `seen`.
@@ -328,6 +367,7 @@ pub(crate) fn source_spec(relation: &Relation) -> Result<Option<SourceSpec>> {
     Ok(Some(SourceSpec {
         id: relation.id,
         name: relation.name.clone(),
+        namespace: relation.schema.clone(),
         schema: Arc::clone(&relation.columns),
         options: def.options.clone(),
         format: format_of(def)?,

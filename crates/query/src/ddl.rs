@@ -54,6 +54,12 @@ impl Session {
         }
         let database = Arc::clone(&self.database);
         let limits = scope.limits.clone();
+        // The statement that it ends holds the lock which other DDL waits for.
+        if let StatementKind::CancelJob(id) = kind
+            && limits.run(database.engine.cancel_replacement(JobId(*id))).await?
+        {
+            return Ok(Response::command(tag));
+        }
         // What a DROP takes away nobody else may be writing to.
         let patience = Patience { lock_timeout: self.settings.duration("lock_timeout"), limits: &limits };
         let (_claimed, lock) = loop {

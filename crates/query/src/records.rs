@@ -59,8 +59,9 @@ impl StoredJob {
         let relation = catalog.get(self.relation).ok_or_else(|| corrupted("a job has no view"))?;
         let output = relation.spec().ok_or_else(|| corrupted("a job's relation holds no rows"))?;
         let RelationKind::MaterializedView { options, .. } = &relation.kind else { return Err(corrupted("a job maintains no view")) };
-        let (name, plan, options) = (relation.name.clone(), self.plan.clone(), Settings::of_view(options)?);
-        Ok(JobSpec { id: self.id, name, output, plan, state_tables: self.state_tables()?, options })
+        let (name, namespace) = (relation.name.clone(), relation.schema.clone());
+        let (plan, options) = (self.plan.clone(), Settings::of_view(options)?);
+        Ok(JobSpec { id: self.id, name, namespace, output, plan, state_tables: self.state_tables()?, options })
     }
 
     /// The numbers of its state tables.

@@ -105,7 +105,7 @@ impl Change {
         match (&node.operator, kept) {
             (Operator::Scan { .. }, _) if !self.same && self.plan.rest(&self.kept).places.contains(&at) => "read again".into(),
             (operator, Some(old)) if operator.is_stateful() => {
-                format!("state kept: {} rows", sizes.get(&old).copied().unwrap_or_default())
+                format!("state kept, {} rows of it in memory", sizes.get(&old).copied().unwrap_or_default())
             }
             (operator, None) if operator.is_stateful() => "rebuilt".into(),
             _ => String::new(),

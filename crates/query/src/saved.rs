@@ -70,14 +70,16 @@ impl Session {
             StatementKind::Savepoint(name) => {
                 self.check_alone("SAVEPOINT of the whole database")?;
                 let (name, user) = (name.clone(), format!("made by {}", self.user));
-                let made = scope.limits.run(engine.savepoint_create(name, SavepointKind::Manual, user)).await?;
+                scope.limits.run(engine.checkpoint()).await?;
+                // From here on it is made or not, whoever stops waiting: the answer says which.
+                let made = engine.blocking(move |store| store.savepoint_create(&name, SavepointKind::Manual, &user)).await?;
                 self.notice(Notice::notice(made_of(&made)));
                 Ok(Response::command("SAVEPOINT"))
             }
             StatementKind::Release(name) => {
                 self.check_alone("RELEASE SAVEPOINT of the whole database")?;
                 let name = name.clone();
-                scope.limits.run(engine.blocking(move |store| store.savepoint_release(&name))).await?;
+                engine.blocking(move |store| store.savepoint_release(&name)).await?;
                 Ok(Response::command("RELEASE"))
             }
             StatementKind::RestoreSavepoint(name) => {
@@ -135,7 +137,7 @@ impl Session {
     }
 }
 
-/// What a statement that changes the database is called.
+/// What a statement that changes the database is called. Every kind is named, so that a new one is thought about.
 fn changes(kind: &StatementKind, in_block: bool) -> Option<&'static str> {
     Some(match kind {
         StatementKind::Insert(_) => "INSERT",
@@ -149,13 +151,38 @@ fn changes(kind: &StatementKind, in_block: bool) -> Option<&'static str> {
         StatementKind::CreateSchema { .. } => "CREATE SCHEMA",
         StatementKind::Drop(_) => "DROP",
         StatementKind::Rename { .. } => "ALTER",
+        StatementKind::AlterMaterializedView { .. } => "ALTER MATERIALIZED VIEW",
+        StatementKind::CancelJob(_) => "CANCEL JOB",
         StatementKind::Comment { .. } => "COMMENT",
         StatementKind::AlterSystem { .. } => "ALTER SYSTEM",
         StatementKind::Checkpoint { .. } => "CHECKPOINT",
         StatementKind::RestoreSavepoint(_) => "RESTORE SAVEPOINT",
         StatementKind::Savepoint(_) if !in_block => "SAVEPOINT",
         StatementKind::Release(_) if !in_block => "RELEASE SAVEPOINT",
-        _ => return None,
+        // What these run is looked at when it runs, the statement of an EXPLAIN ANALYZE here.
+        StatementKind::Explain { analyze: true, statement, .. } => return changes(&statement.kind, in_block),
+        StatementKind::Query(_)
+        | StatementKind::Begin { .. }
+        | StatementKind::Commit { .. }
+        | StatementKind::Rollback { .. }
+        | StatementKind::SetTransaction { .. }
+        | StatementKind::Savepoint(_)
+        | StatementKind::Release(_)
+        | StatementKind::RollbackTo(_)
+        | StatementKind::Set { .. }
+        | StatementKind::Reset(_)
+        | StatementKind::Show(_)
+        | StatementKind::Explain { .. }
+        | StatementKind::ExplainCreateMaterializedView(_)
+        | StatementKind::Flush
+        | StatementKind::Discard(_)
+        | StatementKind::Deallocate(_)
+        | StatementKind::Prepare { .. }
+        | StatementKind::Execute { .. }
+        | StatementKind::DeclareCursor { .. }
+        | StatementKind::Fetch { .. }
+        | StatementKind::Close(_)
+        | StatementKind::NoOperation(_) => return None,
     })
 }
 

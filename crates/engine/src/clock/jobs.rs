@@ -31,8 +31,8 @@ impl Clock {
                 self.sources.insert(spec.id, spec);
                 self.tell();
             }
-            Control::CreateJob { spec, restored, reply } => {
-                let result = self.create_job(*spec, restored.map(|r| *r), None);
+            Control::CreateJob { spec, known, restored, reply } => {
+                let result = self.create_job(*spec, known, restored.map(|r| *r), None);
                 self.tell();
                 let _ = reply.send(result);
             }
@@ -57,6 +57,14 @@ impl Clock {
                 let result = self.restart_job(id);
                 let _ = reply.send(result);
             }
+            Control::CancelReplacement(id, reply) => {
+                let replaces = self.jobs.get(&id).is_some_and(|j| j.replaces.is_some());
+                if replaces {
+                    self.fail(id, &Error::new(SqlState::QUERY_CANCELED, "canceled by CANCEL JOB"));
+                    self.tell();
+                }
+                let _ = reply.send(Ok(replaces));
+            }
             Control::ReplaceJob(replacement, reply) => {
                 let result = self.replace_job(*replacement);
                 self.tell();
@@ -77,7 +85,14 @@ impl Clock {
         }
     }
 
-    pub(super) fn create_job(&mut self, spec: JobSpec, restored: Option<RestoredJob>, replaces: Option<Replaces>) -> Result<JobHandle> {
+    /// A new job; or, at a start, one that is known: what keeps that from running makes it fail, as it would have later.
+    pub(super) fn create_job(
+        &mut self,
+        spec: JobSpec,
+        known: bool,
+        restored: Option<RestoredJob>,
+        replaces: Option<Replaces>,
+    ) -> Result<JobHandle> {
         let spec = Arc::new(spec);
         let mut edges = Edges { reads: spec.plan.relations(), writes: spec.output.id };
         if let Some(replaces) = &replaces
@@ -95,11 +110,13 @@ impl Clock {
             (_, None) => JobState::Backfilling,
         };
         let upstream = self.jobs.iter().filter(|(_, j)| edges.reads.contains(&j.edges.writes)).map(|(id, _)| *id).collect::<Vec<_>>();
-        if restored.is_none() {
+        if !known {
             self.check_upstream(&upstream)?;
         }
-        let attached = !matches!(state, JobState::Failed(_));
-        if attached {
+        let runs = !matches!(state, JobState::Failed(_));
+        let behind = upstream.iter().find(|id| known && runs && self.jobs.get(id).is_some_and(Job::is_out)).copied();
+        let mut problem = None;
+        if runs && behind.is_none() {
             for source in &sources {
                 let place = |list: &[(RelationId, Position)]| list.iter().find(|(s, _)| s == source).map(|(_, p)| p.clone());
                 let from = restored.as_ref().and_then(|r| place(&r.positions));
@@ -107,7 +124,11 @@ impl Clock {
                 let result = self.start_leader(&spec, *source, &from, leader).and_then(|()| self.read_source(&spec, *source, from));
                 if let Err(error) = result {
                     self.forget_reader(spec.id);
-                    return Err(error);
+                    if !known {
+                        return Err(error);
+                    }
+                    problem = Some(error);
+                    break;
                 }
             }
         }
@@ -116,7 +137,7 @@ impl Clock {
         let is_restored = restored.is_some();
         let goes_on = matches!(state, JobState::Backfilling) && is_restored;
         let stash = restored.as_ref().map(|r| Arc::clone(&r.stash)).unwrap_or_default();
-        let saved = restored.filter(|_| attached && !goes_on).map(|r| Saved {
+        let saved = restored.filter(|_| runs && !goes_on).map(|r| Saved {
             epoch: self.epoch,
             inputs: r.inputs,
             positions: r.positions,
@@ -153,10 +174,13 @@ impl Clock {
             spec,
         };
         self.jobs.insert(id, job);
-        if attached {
-            self.attach(id, stash);
-        }
         self.connect();
+        match (problem, behind) {
+            (Some(error), _) => self.fail(id, &error),
+            (None, Some(upstream)) => self.wait_for(id, upstream),
+            (None, None) if runs => self.attach(id, stash),
+            (None, None) => {}
+        }
         Ok(JobHandle { progress: receiver })
     }
 
@@ -243,6 +267,7 @@ impl Clock {
         SourceInfo {
             relation: source.id,
             name: source.name.clone(),
+            namespace: source.namespace.clone(),
             connector: source.options.get("connector").cloned().unwrap_or_default(),
             position: reader.map(|r| r.position_text.clone()).unwrap_or_default(),
             rows_read: reader.map_or(0, |r| r.rows_read),

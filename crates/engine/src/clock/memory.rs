@@ -43,11 +43,11 @@ impl Clock {
         self.settings.get("state_backend").is_ok_and(|backend| backend == "rocksdb")
     }
 
-    /// How much state may take before sources wait.
+    /// How much state may take before sources wait. What was set while there was more memory counts as far as there is memory.
     fn state_max(&self) -> u64 {
         match self.settings.size("state_memory") {
             0 => self.memory / 4,
-            bytes => bytes,
+            bytes => bytes.min(self.memory),
         }
     }
 

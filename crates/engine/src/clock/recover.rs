@@ -79,6 +79,25 @@ impl Clock {
         self.announce(&list);
     }
 
+    /// A job goes on when one that it reads from does, which is not running.
+    pub(super) fn wait_for(&mut self, id: JobId, upstream: JobId) {
+        let Some((name, state)) = self.jobs.get(&upstream).map(|j| (j.spec.name.clone(), j.state.clone())) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        match state {
+            JobState::Failed(error) => {
+                job.state = JobState::Failed(not_running(&name, "has failed", &error));
+                job.saved = None;
+            }
+            state => {
+                let reason = state.error().map_or_else(|| Error::internal("its input is not running"), Clone::clone);
+                let reason = not_running(&name, "is restarting", &reason);
+                job.await_restart(JobState::Restarting(reason), Recovery { next_try: None, anew: false });
+            }
+        }
+        self.dirty = true;
+        self.announce(&[id]);
+    }
+
     /// The job and all that read from it have failed for good.
     fn give_up(&mut self, id: JobId, error: &Error) {
         let name = self.jobs.get(&id).map(|j| j.spec.name.clone()).unwrap_or_default();

@@ -50,7 +50,7 @@ impl Clock {
         let taps = rest.taps.into_iter().map(|(relation, node)| Tap { relation, job: old, node }).collect::<Vec<_>>();
         let awaits = (!taps.is_empty()).then_some(self.epoch);
         let replaces = Replaces { old, spec: Arc::new(spec), kept: Arc::new(kept), taps, awaits };
-        let handle = self.create_job(begun, None, Some(replaces))?;
+        let handle = self.create_job(begun, false, None, Some(replaces))?;
         if self.committing == 0 && self.collecting.is_empty() {
             self.feed_taps(self.epoch);
         }

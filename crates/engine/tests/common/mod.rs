@@ -43,6 +43,7 @@ pub fn view(id: u32, input: u32, limit: i64) -> JobSpec {
     JobSpec {
         id: JobId(id),
         name: format!("v{id}"),
+        namespace: "public".into(),
         output: RelationSpec { id: RelationId(id), schema: schema(), key: Some(vec![0]), appended: false },
         plan: StreamPlan { nodes, key: Some(vec![0]), append_only: false },
         state_tables: vec![StateTableId(id * 100)],
@@ -80,6 +81,7 @@ pub fn source(id: u32, file: &Path) -> SourceSpec {
     SourceSpec {
         id: RelationId(id),
         name: format!("s{id}"),
+        namespace: "public".into(),
         schema: schema(),
         options: [option("connector", "file"), option("path", file.to_str().unwrap()), option("follow", "true")].into(),
         format: FormatSpec::new("PLAIN", "CSV", &[option("header", "false")].into()).unwrap(),

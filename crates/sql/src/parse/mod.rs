@@ -3,6 +3,7 @@
 
 mod convert;
 mod create;
+mod depth;
 mod position;
 mod refuse;
 mod words;
@@ -91,6 +92,9 @@ pub(crate) struct Source<'a> {
 impl<'a> Source<'a> {
     fn statement(mut self) -> Result<Statement> {
         self.tokens.retain(|t| !matches!(t.token, Token::Whitespace(_)));
+        if depth::depth(&self.tokens) > depth::DEPTH_MAX {
+            return Err(too_deep());
+        }
         let text = self.text(0, self.tokens.len());
         let offset = self.tokens.first().map_or(0, |t| self.position(t).saturating_sub(1));
         let kind = self.kind()?;
@@ -184,12 +188,17 @@ impl<'a> Source<'a> {
     }
 }
 
+fn too_deep() -> Error {
+    Error::new(SqlState("54001"), "stack depth limit exceeded")
+        .with_hint("The statement nests too deeply, or has too long a chain of operators; split it up. A list, x IN (…), may be long.")
+}
+
 /// sqlparser's error as PostgreSQL says it: it names what was found and where.
 fn syntax_error(error: &ParserError, positions: &Positions) -> Error {
     let message = match error {
         ParserError::TokenizerError(m) | ParserError::ParserError(m) => m.as_str(),
         ParserError::RecursionLimitExceeded => {
-            return Error::new(SqlState("54001"), "stack depth limit exceeded").with_hint("The statement nests too deeply; split it up.");
+            return too_deep();
         }
     };
     let (text, at) = match message.rfind(" at Line: ") {

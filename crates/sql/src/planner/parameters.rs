@@ -8,6 +8,7 @@ use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use millpond_common::types::NUMERIC_DEFAULT;
 use millpond_common::{Error, Result, SqlState, SqlType};
 use sqlparser::ast::{self, Visit, Visitor};
 
@@ -86,7 +87,7 @@ pub(super) fn types(plan: &LogicalPlan, declared: &[Option<SqlType>]) -> Result<
             types.resize(at, None);
         }
         if let (Some(slot @ None), Some(field)) = (types.get_mut(at - 1), field) {
-            *slot = Some(SqlType::of(field));
+            *slot = Some(unlimited(SqlType::of(field)));
         }
     }
     for (at, of) in lists {
@@ -95,6 +96,16 @@ pub(super) fn types(plan: &LogicalPlan, declared: &[Option<SqlType>]) -> Result<
         }
     }
     Ok(types.into_iter().map(|t| t.unwrap_or(SqlType::Text)).collect())
+}
+
+/// The type without the limits of the column that it was inferred from, which are none of the parameter's values.
+fn unlimited(of: SqlType) -> SqlType {
+    match of {
+        SqlType::Numeric { scale, .. } => SqlType::Numeric { precision: NUMERIC_DEFAULT.0, scale: scale.max(NUMERIC_DEFAULT.1) },
+        SqlType::Varchar(_) => SqlType::Text,
+        SqlType::Array(item) => SqlType::Array(Box::new(unlimited(*item))),
+        other => other,
+    }
 }
 
 /// Parameters that a value is looked up in: `x = ANY ($1)`.
@@ -112,7 +123,7 @@ fn lists(plan: &LogicalPlan) -> datafusion::error::Result<Vec<(usize, SqlType)>>
                     && let [Expr::Placeholder(Placeholder { id, field: None }), value] = call.args.as_slice()
                     && let (Some(at @ 1..), Ok((_, field))) = (number(id), value.to_field(&schema))
                 {
-                    found.push((at, SqlType::Array(Box::new(SqlType::of(&field)))));
+                    found.push((at, SqlType::Array(Box::new(unlimited(SqlType::of(&field))))));
                 }
                 Ok(TreeNodeRecursion::Continue)
             })

@@ -48,7 +48,7 @@ pub use claim::Claim;
 pub use options::RemoteOptions;
 pub(crate) use restore::partial;
 pub use runtime::Cancel;
-pub use store::{Opened, open_or_restore};
+pub use store::{Opened, is_damaged_file, open_or_restore, restore_damaged};
 pub use uploader::{Uploader, UploaderOptions, UploaderStatus};
 
 use backend::Backend;

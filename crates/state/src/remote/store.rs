@@ -94,14 +94,28 @@ pub fn open_or_restore(dir: &Path, options: &StoreOptions, storage: &RemoteStora
             opened => return finish(opened?, None),
         }
     }
-    if storage.list()?.is_empty() {
-        return damage.map_or_else(|| finish(Store::open(dir, options)?, None), Err);
+    match damage {
+        Some(damage) => restore_damaged(dir, options, storage, cancel, damage),
+        None if storage.list()?.is_empty() => finish(Store::open(dir, options)?, None),
+        None => {
+            tracing::warn!(storage = storage.url(), "the data directory has no database: restoring it");
+            open_restored(dir, options, storage, cancel)
+        }
     }
-    tracing::warn!(
-        damage = damage.as_ref().map(ToString::to_string),
-        storage = storage.url(),
-        "the data directory has no usable database: restoring it"
-    );
+}
+
+/// The second half of [`open_or_restore`]: also for a store that did open, and is closed, if reading it has given an error that
+/// [`is_damaged_file`] says is of that kind. That error is given back if the storage has nothing.
+pub fn restore_damaged(dir: &Path, options: &StoreOptions, storage: &RemoteStorage, cancel: &Cancel, damage: Error) -> Result<Opened> {
+    if storage.list()?.is_empty() {
+        return Err(damage);
+    }
+    let what = damage.detail().map_or_else(|| damage.to_string(), |detail| format!("{damage}: {detail}"));
+    tracing::warn!(damage = what, storage = storage.url(), "the data directory's database is damaged: restoring it");
+    open_restored(dir, options, storage, cancel)
+}
+
+fn open_restored(dir: &Path, options: &StoreOptions, storage: &RemoteStorage, cancel: &Cancel) -> Result<Opened> {
     let restored = restore(dir, storage, cancel)?;
     tracing::warn!(
         epoch = restored.epoch,
@@ -110,6 +124,12 @@ pub fn open_or_restore(dir: &Path, options: &StoreOptions, storage: &RemoteStora
         "restored; what was done after this epoch is lost"
     );
     finish(Store::open(dir, options)?, Some(restored))
+}
+
+/// Whether reading a database that did open has found a file of it damaged, in RocksDB's words. Whatever else is wrong in it
+/// would be in a copy, too, which is older.
+pub fn is_damaged_file(error: &Error) -> bool {
+    error.state() == SqlState::DATA_CORRUPTED && error.detail().is_some_and(|detail| detail.starts_with("Corruption: "))
 }
 
 /// Whether a database did not open because of what is, or is not, in its directory.
