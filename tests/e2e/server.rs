@@ -69,6 +69,10 @@ async fn metrics_and_health_answer() {
     for name in ["millpond_epoch", "millpond_checkpoint_duration_seconds", "millpond_job_output_rows{schema=\"public\",view=\"n\"}"] {
         assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
     }
+    run(&client, "DROP MATERIALIZED VIEW n").await;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let metrics = server.get("/metrics");
+    assert!(metrics.contains("millpond_epoch") && !metrics.contains("view=\"n\""), "{metrics}");
 }
 
 /// PREPARE and the protocol's Parse share one space of names.

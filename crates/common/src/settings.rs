@@ -31,6 +31,8 @@ pub enum Kind {
     Duration,
     /// A duration above zero.
     Positive,
+    /// A duration that is not below this one.
+    AtLeastTime(Duration),
     /// A size: a number with `kB`, `MB`, `GB`; a bare number is bytes.
     Size,
     /// Any text.
@@ -98,7 +100,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "checkpoint_timeout",
         "10min",
-        Kind::Positive,
+        Kind::AtLeastTime(Duration::from_millis(10)),
         Scope::System,
         "A checkpoint whose state is not collected after this time has failed; the next one contains what it would have written.",
     ),
@@ -261,7 +263,7 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Session,
         "Isolation of the current transaction.",
     ),
-    setting("transaction_rows_max", "10000000", Kind::Integer, Scope::System, "Most rows that one transaction may change."),
+    setting("transaction_rows_max", "10000000", Kind::AtLeast(1), Scope::System, "Most rows that one transaction may change."),
 ];
 
 /// The settings of the server that a materialized view may have for itself.
@@ -337,7 +339,10 @@ impl Settings {
             Kind::Positive if parse_duration(value).is_some_and(|d| d.is_zero()) => {
                 return Err(invalid().with_hint("Use a time above zero."));
             }
-            Kind::Duration | Kind::Positive => {
+            Kind::AtLeastTime(least) if parse_duration(value).is_some_and(|d| d < least) => {
+                return Err(invalid().with_hint(format!("Use a time of at least {least:?}.")));
+            }
+            Kind::Duration | Kind::Positive | Kind::AtLeastTime(_) => {
                 parse_duration(value).ok_or_else(|| invalid().with_hint("Use a number with a unit: us, ms, s, min, h, d."))?;
                 value.trim().to_string()
             }

@@ -1,20 +1,25 @@
 //! The HTTP port: `/healthz` and Prometheus' `/metrics`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use millpond_common::{Error, JobId, Result};
 use millpond_engine::Engine;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+/// Figures that are not of this scrape but of one so long ago go: what they are of was dropped. Long enough for scrapes at the same time.
+const GONE_AFTER: Duration = Duration::from_secs(1);
+
 /// Serves until the process ends. While no engine is shown, as the database is being opened, both say 503.
 pub async fn serve(listener: TcpListener, engine: watch::Receiver<Option<Engine>>) -> Result<()> {
-    let recorder = PrometheusBuilder::new().install_recorder();
+    let recorder = PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(GONE_AFTER)).install_recorder();
     let handle = recorder.map_err(|e| Error::internal(format!("cannot install the metrics recorder: {e}")))?;
     let health = engine.clone();
     let app = Router::new()

@@ -310,7 +310,7 @@ impl Database {
 
     /// Fails if a share of the memory is set to more than there is to share out.
     fn check_share(&self, name: &str, settings: &Settings) -> Result<()> {
-        let is_share = matches!(name, "state_memory" | "rocksdb_block_cache_size");
+        let is_share = matches!(name, "state_memory" | "rocksdb_block_cache_size" | "rocksdb_write_buffer_size");
         if !is_share || settings.size(name) <= self.memory {
             return Ok(());
         }

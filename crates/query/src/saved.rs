@@ -70,6 +70,7 @@ impl Session {
             StatementKind::Savepoint(name) => {
                 self.check_alone("SAVEPOINT of the whole database")?;
                 let (name, user) = (name.clone(), format!("made by {}", self.user));
+                engine.store().savepoint_check_new(&name)?;
                 scope.limits.run(engine.checkpoint()).await?;
                 // From here on it is made or not, whoever stops waiting: the answer says which.
                 let made = engine.blocking(move |store| store.savepoint_create(&name, SavepointKind::Manual, &user)).await?;

@@ -15,10 +15,12 @@ use millpond_common::settings::{self, Scope as SettingScope, Settings};
 use millpond_common::text::zone::Zone;
 use millpond_common::{Error, Result, SqlState, SqlType};
 use millpond_sql::StatementKind;
+use millpond_sql::set_operations::CountedRows;
 
 pub(crate) use self::scope::Scope;
 use self::scope::catalog_of;
 use crate::access::SessionAccess;
+use crate::aside::{aside, compute};
 use crate::block::{Block, TransactionStatus};
 use crate::cancel::CancelToken;
 use crate::cursor::Cursor;
@@ -152,7 +154,7 @@ impl Session {
         if !statements.is_empty() {
             return Err(Error::new(SqlState::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
         }
-        self.bind(parsed, types)
+        compute(|| self.bind(parsed, types))
     }
 
     /// Binds a statement.
@@ -203,6 +205,17 @@ impl Session {
         if let Some(response) = self.run_ready(statement, &parameters).await? {
             return Ok(response);
         }
+        aside(self.run_planned(statement, kind, parameters, in_block)).await
+    }
+
+    /// What has to be planned first, if it is not done without a plan.
+    async fn run_planned(
+        &mut self,
+        statement: &Arc<Statement>,
+        kind: &StatementKind,
+        parameters: Vec<ArrayRef>,
+        in_block: bool,
+    ) -> Result<Response> {
         let scope = self.scope();
         match kind {
             StatementKind::Query(query) => self.query(statement, query, &parameters, scope).await,
@@ -375,6 +388,7 @@ fn session_state(database: &Database, context: &SessionContext) -> SessionState 
     SessionStateBuilder::new_from_existing(state)
         .with_config(config)
         .with_runtime_env(Arc::clone(&database.runtime))
+        .with_analyzer_rule(Arc::new(CountedRows))
         .with_analyzer_rule(Arc::new(ExistsAsValue))
         .with_analyzer_rule(Arc::new(CheckedArithmetic))
         .build()

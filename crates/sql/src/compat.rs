@@ -257,11 +257,11 @@ impl VisitorMut for Rewriter {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::rewrite;
-    use sqlparser::dialect::PostgreSqlDialect;
+    use crate::parse::Dialect;
     use sqlparser::parser::Parser;
 
     fn rewritten(sql: &str) -> String {
-        let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0);
+        let mut statement = Parser::parse_sql(&Dialect, sql).unwrap().remove(0);
         rewrite(&mut statement);
         statement.to_string()
     }

@@ -53,7 +53,7 @@ impl Rocks {
                 Ok(db) => (db, true),
                 Err(error) => {
                     let open = || open(DBRecoveryMode::TolerateCorruptedTailRecords);
-                    (rescue::reopen(dir, staging, error.as_ref(), open).ok_or_else(|| unusable(error, tuning))?, false)
+                    (rescue::reopen(dir, staging, error.as_ref(), open).ok_or_else(|| storage_error(error))?, false)
                 }
             },
         };
@@ -98,7 +98,7 @@ impl Rocks {
     fn set_options(&self, tuning: &Tuning) -> Result<()> {
         let compression = [("compression", compression_name(tuning.compression))];
         for family in [self.data(), self.log()] {
-            self.db.set_options_cf(family, &compression).map_err(|e| unusable(e, tuning))?;
+            self.db.set_options_cf(family, &compression).map_err(storage_error)?;
         }
         let bytes = tuning.write_buffer_bytes.to_string();
         self.db.set_options_cf(self.log(), &[("write_buffer_size", &bytes)]).map_err(storage_error)
@@ -252,15 +252,6 @@ fn compression_name(compression: Compression) -> &'static str {
         Compression::Lz4 => "kLZ4Compression",
         Compression::Zstd => "kZSTD",
     }
-}
-
-/// Options that RocksDB does not take. It may have been built without a compression.
-fn unusable(error: rocksdb::Error, tuning: &Tuning) -> Error {
-    if error.as_ref().contains("not linked") {
-        let message = format!("this server was built without {:?} compression", tuning.compression).to_lowercase();
-        return Error::unsupported(message, "Set rocksdb_compression to lz4, zstd or none.");
-    }
-    storage_error(error)
 }
 
 fn data_options(cache: &Cache, weighted: &Weighted, compression: Compression) -> Options {

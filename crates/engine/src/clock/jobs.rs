@@ -114,7 +114,8 @@ impl Clock {
             self.check_upstream(&upstream)?;
         }
         let runs = !matches!(state, JobState::Failed(_));
-        let behind = upstream.iter().find(|id| known && runs && self.jobs.get(id).is_some_and(Job::is_out)).copied();
+        let out = upstream.iter().filter_map(|id| self.jobs.get(id)).filter(|j| known && runs && j.is_out());
+        let behind = out.max_by_key(|j| matches!(j.state, JobState::Failed(_))).map(|j| j.spec.id);
         let mut problem = None;
         if runs && behind.is_none() {
             for source in &sources {

@@ -33,6 +33,29 @@ impl Job {
         self.replay.clear();
     }
 
+    /// It has failed for good.
+    fn give_up(&mut self, error: Error) {
+        tracing::error!(job = self.spec.id.0, view = self.spec.name, error = %error, "view has failed");
+        self.state = JobState::Failed(error);
+        (self.recovery, self.saved) = (None, None);
+        self.replay.clear();
+        self.held.clear();
+    }
+
+    /// It stops as a job from which it reads has: it comes back when that does, or has failed with it.
+    fn follow(&mut self, upstream: &str, state: &JobState) {
+        match state {
+            JobState::Restarting(error) if self.replaces.is_none() => {
+                let reason = not_running(upstream, "is restarting", error);
+                self.await_restart(JobState::Restarting(reason), Recovery { next_try: None, anew: false });
+            }
+            // What is to take another's place does not come back: its statement says why.
+            JobState::Restarting(error) => self.state = JobState::Failed(not_running(upstream, "is restarting", error)),
+            JobState::Failed(error) => self.give_up(not_running(upstream, "has failed", error)),
+            JobState::Backfilling | JobState::Running => {}
+        }
+    }
+
     /// It must not take part in epochs any more.
     pub(super) fn is_out(&self) -> bool {
         self.recovery.is_some() || matches!(self.state, JobState::Failed(_))
@@ -64,35 +87,22 @@ impl Clock {
         let name = job.spec.name.clone();
         let next_try = Some((Instant::now() + wait, SystemTime::now() + wait));
         job.await_restart(JobState::Restarting(error.clone()), Recovery { next_try, anew: false });
+        let state = job.state.clone();
         let list = self.with_downstream(id);
         for id in list.iter().skip(1) {
             if let Some(job) = self.jobs.get_mut(id).filter(|j| !j.is_out()) {
-                let reason = not_running(&name, "is restarting", error);
-                if job.replaces.is_some() {
-                    job.state = JobState::Failed(reason);
-                    continue;
-                }
-                job.await_restart(JobState::Restarting(reason), Recovery { next_try: None, anew: false });
+                job.follow(&name, &state);
             }
         }
         self.dirty = true;
         self.announce(&list);
     }
 
-    /// A job goes on when one that it reads from does, which is not running.
+    /// A job that is known at a start reads from one that does not run.
     pub(super) fn wait_for(&mut self, id: JobId, upstream: JobId) {
         let Some((name, state)) = self.jobs.get(&upstream).map(|j| (j.spec.name.clone(), j.state.clone())) else { return };
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        match state {
-            JobState::Failed(error) => {
-                job.state = JobState::Failed(not_running(&name, "has failed", &error));
-                job.saved = None;
-            }
-            state => {
-                let reason = state.error().map_or_else(|| Error::internal("its input is not running"), Clone::clone);
-                let reason = not_running(&name, "is restarting", &reason);
-                job.await_restart(JobState::Restarting(reason), Recovery { next_try: None, anew: false });
-            }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.follow(&name, &state);
         }
         self.dirty = true;
         self.announce(&[id]);
@@ -104,12 +114,7 @@ impl Clock {
         let list = self.with_downstream(id);
         for at in &list {
             let Some(job) = self.jobs.get_mut(at).filter(|j| !matches!(j.state, JobState::Failed(_))) else { continue };
-            let error = if *at == id { error.clone() } else { not_running(&name, "has failed", error) };
-            tracing::error!(job = at.0, view = job.spec.name, error = %error, "view has failed");
-            job.state = JobState::Failed(error);
-            (job.recovery, job.saved) = (None, None);
-            job.replay.clear();
-            job.held.clear();
+            job.give_up(if *at == id { error.clone() } else { not_running(&name, "has failed", error) });
         }
         self.dirty = true;
         self.announce(&list);

@@ -1,11 +1,11 @@
 //! Casts to types that exist in the catalog only: `oid`, `name`, and the `reg…` types that stand for an object's
 //! number and print as its name.
 
+use crate::parse::Dialect;
 use sqlparser::ast::{
     Array, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArguments, Ident, Interval, ObjectName, ObjectNamePart, Select,
     SelectItem, TimezoneInfo, TypedString, Value,
 };
-use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::{as_call, as_string, call, name_parts, quantified};
@@ -72,7 +72,7 @@ fn unqualified(data_type: &DataType) -> DataType {
             Some("oid") => DataType::BigInt(None),
             Some(name) => {
                 let text = if modifiers.is_empty() { name.to_string() } else { format!("{name}({})", modifiers.join(",")) };
-                let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut p| p.parse_data_type());
+                let parsed = Parser::new(&Dialect).try_with_sql(&text).and_then(|mut p| p.parse_data_type());
                 parsed
                     .unwrap_or_else(|_| DataType::Custom(ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]), modifiers.clone()))
             }

@@ -1,10 +1,10 @@
 //! What stands in FROM: qualified table functions, `unnest … WITH ORDINALITY`, and functions that return sets.
 
+use crate::parse::Dialect;
 use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef,
     TableFactor, TableWithJoins,
 };
-use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::{as_call, call, name_parts, strip_schema};
@@ -42,7 +42,7 @@ pub(super) fn select_from(output: Expr, factor: TableFactor) -> Query {
 }
 
 fn template(sql: &str) -> Query {
-    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).expect("a constant statement parses");
+    let mut statements = Parser::parse_sql(&Dialect, sql).expect("a constant statement parses");
     match statements.pop() {
         Some(Statement::Query(query)) => *query,
         _ => unreachable!("a constant SELECT is a query"),

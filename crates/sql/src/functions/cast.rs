@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::parse::Dialect;
 use arrow::array::{Array, ArrayRef, AsArray, ListArray};
 use arrow_schema::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
@@ -11,7 +12,6 @@ use datafusion::logical_expr::{ColumnarValue, Expr, ReturnFieldArgs, ScalarFunct
 use millpond_common::text::zone::Zone;
 use millpond_common::text::{decode, encode};
 use millpond_common::{Error, Result, SqlState, SqlType};
-use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::{Function, call, external, field, mismatch};
@@ -89,7 +89,7 @@ fn named_type(args: &ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
     let Some(Some(ScalarValue::Utf8(Some(name)))) = args.scalar_arguments.get(1) else {
         return Err(external(Error::internal("a cast without a type")));
     };
-    let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(name).and_then(|mut parser| parser.parse_data_type());
+    let parsed = Parser::new(&Dialect).try_with_sql(name).and_then(|mut parser| parser.parse_data_type());
     let parsed = parsed.map_err(|e| external(Error::new(SqlState::DATA_CORRUPTED, format!("type {name}: {e}"))))?;
     Ok(field(crate::types::sql_type(&parsed).map_err(external)?))
 }

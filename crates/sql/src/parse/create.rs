@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::parse::Dialect;
 use millpond_common::{Error, Result, SqlState};
 use sqlparser::ast;
-use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
@@ -108,7 +108,7 @@ impl Source<'_> {
     }
 
     fn create_source(&self, from: usize) -> Result<StatementKind> {
-        let dialect = PostgreSqlDialect {};
+        let dialect = Dialect;
         let mut parser = self.parser(&dialect, from);
         let parse = |parser: &mut Parser<'_>| {
             let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
@@ -212,7 +212,7 @@ impl Source<'_> {
     }
 
     fn drop_source(&self) -> Result<StatementKind> {
-        let dialect = PostgreSqlDialect {};
+        let dialect = Dialect;
         let mut parser = self.parser(&dialect, 2);
         let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
         let names = parser.parse_comma_separated(|p| p.parse_object_name(false)).map_err(|e| self.syntax(&e))?;
@@ -243,7 +243,7 @@ impl Source<'_> {
         if self.word(at) == "ONLY" {
             at += 1;
         }
-        let dialect = PostgreSqlDialect {};
+        let dialect = Dialect;
         let mut parser = self.parser(&dialect, at);
         let name = parser.parse_object_name(false).map_err(|e| self.syntax(&e))?;
         if kind == DropKind::MaterializedView
@@ -312,13 +312,15 @@ impl Source<'_> {
         if !(self.word(at) == "TO" || self.tokens.get(at).is_some_and(|t| t.token == Token::Eq)) {
             return Err(self.near_at(at));
         }
-        let value = match self.tokens.get(at + 1).map(|t| &t.token) {
-            Some(Token::SingleQuotedString(s)) => s.clone(),
-            Some(Token::Word(w)) => w.value.clone(),
-            Some(Token::Number(n, _)) => n.clone(),
+        let token = |at: usize| self.tokens.get(at).map(|t| &t.token);
+        let (value, used) = match (token(at + 1), token(at + 2)) {
+            (Some(Token::SingleQuotedString(s)), _) => (s.clone(), 1),
+            (Some(Token::Word(w)), _) => (w.value.clone(), 1),
+            (Some(Token::Number(n, _)), _) => (n.clone(), 1),
+            (Some(Token::Minus), Some(Token::Number(n, _))) => (format!("-{n}"), 2),
             _ => return Err(self.near_at(at + 1)),
         };
-        self.nothing_after(at + 2)?;
+        self.nothing_after(at + 1 + used)?;
         let value = (!value.eq_ignore_ascii_case("default")).then_some(value);
         Ok(StatementKind::AlterSystem { name, value })
     }
@@ -420,7 +422,7 @@ impl Source<'_> {
 
     /// `PREPARE name (types) AS statement`
     fn prepare(&self) -> Result<StatementKind> {
-        let dialect = PostgreSqlDialect {};
+        let dialect = Dialect;
         let mut parser = self.parser(&dialect, 1);
         let head = |parser: &mut Parser<'_>| {
             let name = parser.parse_identifier()?;
@@ -448,7 +450,7 @@ impl Source<'_> {
     }
 
     fn name_at(&self, at: usize) -> Result<Name> {
-        let dialect = PostgreSqlDialect {};
+        let dialect = Dialect;
         let mut parser = self.parser(&dialect, at);
         let name = parser.parse_object_name(false).map_err(|e| self.syntax(&e))?;
         self.expect_end(&mut parser)?;

@@ -13,7 +13,7 @@ struct Level {
     operators: usize,
     /// Joins and set operations: they span clauses.
     relations: usize,
-    /// In a FROM clause a comma is a join.
+    /// In a FROM clause a comma is a join, behind WITH a query over the one before.
     from: bool,
     /// It is a CASE.
     case: bool,
@@ -42,7 +42,8 @@ pub(super) fn depth(tokens: &[TokenWithSpan]) -> usize {
             (_, "END") if level.case => level = around.pop().unwrap_or_default(),
             (Token::Comma, _) => (level.operators, level.relations) = (0, level.relations + usize::from(level.from)),
             (_, "UNION" | "EXCEPT" | "INTERSECT" | "JOIN") => (level.operators, level.relations) = (0, level.relations + 1),
-            (_, "FROM" | "USING") => (level.operators, level.from) = (0, true),
+            // Queries of a WITH read each other.
+            (_, "FROM" | "USING" | "WITH") => (level.operators, level.from) = (0, true),
             (_, "SELECT" | "WHERE" | "HAVING" | "GROUP" | "ORDER" | "SET" | "VALUES" | "RETURNING" | "LIMIT" | "OFFSET") => {
                 (level.operators, level.from) = (0, false);
             }
@@ -71,13 +72,13 @@ pub(super) fn depth(tokens: &[TokenWithSpan]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sqlparser::dialect::PostgreSqlDialect;
+    use crate::parse::Dialect;
     use sqlparser::tokenizer::Tokenizer;
 
     #[test]
     fn chains_count_and_lists_do_not() {
         let of = |sql: &str| {
-            let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().expect("these are tokens");
+            let tokens = Tokenizer::new(&Dialect, sql).tokenize_with_location().expect("these are tokens");
             depth(&tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect::<Vec<_>>())
         };
         let rows = |sql: &str| sql.repeat(100);
@@ -87,6 +88,7 @@ mod tests {
         assert_eq!(of(&format!("SELECT 1{}", rows(" UNION SELECT 1 + 1"))), 101);
         assert_eq!(of(&format!("SELECT 1 FROM t{}", rows(" JOIN t ON a = b"))), 101);
         assert_eq!(of(&format!("SELECT 1 FROM t{}", rows(", t"))), 100);
+        assert_eq!(of(&format!("WITH a AS (SELECT 1){} SELECT 1", rows(", b AS (SELECT a FROM a)"))), 101);
         assert_eq!(of(&format!("SELECT a IN (1{})", rows(", -1"))), 3);
         assert_eq!(of(&format!("INSERT INTO t VALUES (1){}", rows(", (1, 'a', -1)"))), 2);
         assert_eq!(of(&format!("SELECT {}1{}", rows("("), rows(")"))), 100);

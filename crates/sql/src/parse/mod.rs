@@ -4,16 +4,17 @@
 mod convert;
 mod create;
 mod depth;
+mod dialect;
 mod position;
 mod refuse;
 mod words;
 
 use millpond_common::{Error, Result, SqlState};
 use sqlparser::ast;
-use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
+pub(crate) use dialect::Dialect;
 pub use position::Positions;
 
 use crate::statement::{Statement, StatementKind};
@@ -24,7 +25,7 @@ const RECURSION_MAX: usize = 120;
 /// Splits a client's text at its semicolons and parses each statement. Text without a statement gives none.
 pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     let positions = Positions::new(sql);
-    let dialect = PostgreSqlDialect {};
+    let dialect = Dialect;
     let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|e| {
         let at = positions.character(e.location.line, e.location.column);
         let rest = sql.chars().skip(at.saturating_sub(1)).collect::<String>();
@@ -50,7 +51,7 @@ pub fn parse_query(sql: &str) -> Result<Box<ast::Query>> {
 
 /// Parses one scalar expression, such as a stored default.
 pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
-    let dialect = PostgreSqlDialect {};
+    let dialect = Dialect;
     let positions = Positions::new(sql);
     Parser::new(&dialect)
         .with_recursion_limit(RECURSION_MAX)
@@ -106,10 +107,11 @@ impl<'a> Source<'a> {
         if let Some(kind) = self.own()? {
             return Ok(kind);
         }
-        let dialect = PostgreSqlDialect {};
+        let dialect = Dialect;
         let mut parser = self.parser(&dialect, 0);
         let mut statement = parser.parse_statement().map_err(|e| self.syntax(&e))?;
         self.expect_end(&mut parser)?;
+        refuse::check_joins(&statement)?;
         crate::compat::rewrite(&mut statement);
         self.convert(statement)
     }
@@ -124,7 +126,7 @@ impl<'a> Source<'a> {
     }
 
     /// A parser that begins at a token.
-    fn parser<'d>(&self, dialect: &'d PostgreSqlDialect, from: usize) -> Parser<'d> {
+    fn parser<'d>(&self, dialect: &'d Dialect, from: usize) -> Parser<'d> {
         let tokens = self.tokens.get(from..).unwrap_or_default().to_vec();
         Parser::new(dialect).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens)
     }

@@ -1,6 +1,9 @@
 //! What is not there yet, or never will be: refused by name at parse time, never parsed and ignored.
 
-use millpond_common::Error;
+use std::ops::ControlFlow;
+
+use millpond_common::{Error, Result};
+use sqlparser::ast::{self, JoinConstraint, JoinOperator, Visit, Visitor};
 
 use super::Source;
 
@@ -60,4 +63,33 @@ impl Source<'_> {
     fn mentions(&self, words: &[&str]) -> bool {
         (0..self.tokens.len()).any(|at| self.has_words(at, words))
     }
+}
+
+/// Fails for joins whose common columns would be those of the wrong side.
+pub(super) fn check_joins(statement: &ast::Statement) -> Result<()> {
+    struct Joins;
+    impl Visitor for Joins {
+        type Break = Error;
+        fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Error> {
+            select.from.iter().flat_map(|from| &from.joins).try_for_each(check_join)
+        }
+    }
+    match statement.visit(&mut Joins) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+fn check_join(join: &ast::Join) -> ControlFlow<Error> {
+    let (name, hint, constraint) = match &join.join_operator {
+        JoinOperator::Right(c) | JoinOperator::RightOuter(c) => ("RIGHT JOIN", "b.k, or write a LEFT JOIN", c),
+        JoinOperator::FullOuter(c) => ("FULL JOIN", "coalesce(a.k, b.k)", c),
+        _ => return ControlFlow::Continue(()),
+    };
+    let what = match constraint {
+        JoinConstraint::Using(_) => format!("{name} with USING"),
+        JoinConstraint::Natural => format!("NATURAL {name}"),
+        JoinConstraint::On(_) | JoinConstraint::None => return ControlFlow::Continue(()),
+    };
+    ControlFlow::Break(Error::unsupported(format!("{what} is not supported yet"), format!("Use ON a.k = b.k, and select {hint}.")))
 }

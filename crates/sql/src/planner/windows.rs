@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
+use crate::parse::Dialect;
 use millpond_common::{Error, Result, SqlState};
 use sqlparser::ast::{self, Expr, FunctionArg, FunctionArgExpr, TableFactor, VisitMut, VisitorMut};
-use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 /// Replaces every call of TUMBLE and HOP in FROM.
@@ -71,7 +71,7 @@ fn derived(factor: &TableFactor) -> Result<Option<TableFactor>> {
         ("hop", [slide, size]) => (HOP, slide, size),
         _ => return Err(invalid()),
     };
-    let mut subquery = Parser::new(&PostgreSqlDialect {})
+    let mut subquery = Parser::new(&Dialect)
         .try_with_sql(sql)
         .and_then(|mut parser| parser.parse_query())
         .map_err(|e| Error::internal(format!("{function}: {e}")))?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Projection, Sort, Volatility, cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, JoinType, LogicalPlan, Projection, Sort, Volatility, cast};
 use datafusion::optimizer::Optimizer;
 use millpond_common::{Error, Result};
 
@@ -15,6 +15,7 @@ use super::{not_yet, refuse};
 use crate::error::from_datafusion;
 use crate::functions::{external, fault};
 use crate::planner::Planner;
+use crate::set_operations::counts_rows;
 use crate::types;
 
 /// Rules of DataFusion that help batch execution but not ours: limits pushed apart from their order, DISTINCT as
@@ -44,6 +45,12 @@ pub(super) fn prepare(planner: &Planner<'_>, plan: LogicalPlan) -> Result<Logica
 /// several rows.
 fn check(plan: &LogicalPlan) -> Result<()> {
     let checked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Join(join) = node
+            && counts_rows(join)
+        {
+            let name = if join.join_type == JoinType::LeftSemi { "INTERSECT ALL" } else { "EXCEPT ALL" };
+            return Err(external(not_yet(name, "Leave ALL out, or count the rows of each kind and join by them.")));
+        }
         node.apply_expressions(|expr| {
             expr.apply(|e| {
                 match e {

@@ -102,16 +102,22 @@ fn entries(dir: &Path) -> Result<Vec<String>> {
 }
 
 impl Store {
+    /// Fails if no savepoint of this name can be made.
+    pub fn savepoint_check_new(&self, name: &str) -> Result<()> {
+        record::check_new_name(name)?;
+        match path_of(&self.dir, name).exists() {
+            true => Err(Error::new(SqlState::DUPLICATE_OBJECT, format!("savepoint \"{name}\" already exists"))),
+            false => Ok(()),
+        }
+    }
+
     /// Makes a savepoint of the last completed checkpoint; the table log's later entries are in it too. Takes well under
     /// a second whatever the size, but waits for a commit that is under way.
     pub fn savepoint_create(&self, name: &str, kind: SavepointKind, comment: &str) -> Result<Savepoint> {
-        record::check_new_name(name)?;
         let rocks = self.rocks()?;
         let turn = self.turn.lock();
         let savepoints = self.savepoints.lock();
-        if path_of(&self.dir, name).exists() {
-            return Err(Error::new(SqlState::DUPLICATE_OBJECT, format!("savepoint \"{name}\" already exists")));
-        }
+        self.savepoint_check_new(name)?;
         self.make(&rocks, Some(turn), &savepoints, |_| name.to_owned(), kind, comment)
     }
 

@@ -81,7 +81,7 @@ fn kind(s: &Setting) -> (&'static str, Option<Vec<&'static str>>) {
     match s.kind {
         Kind::Bool => ("bool", None),
         Kind::Integer | Kind::AtLeast(_) => ("integer", None),
-        Kind::Duration | Kind::Positive | Kind::Size | Kind::Text | Kind::Zone => ("string", None),
+        Kind::Duration | Kind::Positive | Kind::AtLeastTime(_) | Kind::Size | Kind::Text | Kind::Zone => ("string", None),
         Kind::OneOf(words) => ("enum", Some(words.to_vec())),
     }
 }
