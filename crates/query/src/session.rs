@@ -15,6 +15,7 @@ use millpond_common::settings::{self, Scope as SettingScope, Settings};
 use millpond_common::text::zone::Zone;
 use millpond_common::{Error, Result, SqlState, SqlType};
 use millpond_sql::StatementKind;
+use millpond_sql::scalar_subquery::OnlyRow;
 use millpond_sql::set_operations::CountedRows;
 
 pub(crate) use self::scope::Scope;
@@ -389,6 +390,7 @@ fn session_state(database: &Database, context: &SessionContext) -> SessionState 
         .with_config(config)
         .with_runtime_env(Arc::clone(&database.runtime))
         .with_analyzer_rule(Arc::new(CountedRows))
+        .with_analyzer_rule(Arc::new(OnlyRow))
         .with_analyzer_rule(Arc::new(ExistsAsValue))
         .with_analyzer_rule(Arc::new(CheckedArithmetic))
         .build()

@@ -11,7 +11,7 @@
 //! - [`rewrite`]: what PostgreSQL means where DataFusion would mean something else
 //! - [`ddl`]: CREATE statements checked and turned into catalog entries
 //! - [`stream`]: a logical plan as a [`StreamPlan`](millpond_plan::StreamPlan), or why it cannot be one
-//! - [`set_operations`]: INTERSECT ALL and EXCEPT ALL
+//! - [`set_operations`]: INTERSECT ALL and EXCEPT ALL; [`scalar_subquery`]: one row at most
 //! - [`functions`]: the functions that DataFusion does not have, and [`context::base_context`]
 //! - [`arithmetic`]: physical expressions that fail on overflow instead of wrapping around
 //! - [`error`]: DataFusion's errors in PostgreSQL's words
@@ -26,6 +26,7 @@ pub mod functions;
 pub mod parse;
 pub mod planner;
 pub mod rewrite;
+pub mod scalar_subquery;
 pub mod set_operations;
 pub mod statement;
 pub mod stream;

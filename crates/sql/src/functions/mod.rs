@@ -51,7 +51,7 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    fn udf(name: &'static str, volatility: Volatility, coerce: Coerce, returns: Returns, invoke: Invoke) -> Arc<ScalarUDF> {
+    pub(crate) fn udf(name: &'static str, volatility: Volatility, coerce: Coerce, returns: Returns, invoke: Invoke) -> Arc<ScalarUDF> {
         Arc::new(ScalarUDF::from(Function { name, signature: Signature::user_defined(volatility), coerce, returns, invoke }))
     }
 }

@@ -15,6 +15,7 @@ use super::{not_yet, refuse};
 use crate::error::from_datafusion;
 use crate::functions::{external, fault};
 use crate::planner::Planner;
+use crate::scalar_subquery::is_one_row;
 use crate::set_operations::counts_rows;
 use crate::types;
 
@@ -58,7 +59,12 @@ fn check(plan: &LogicalPlan) -> Result<()> {
                     Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => {
                         return Err(external(volatile(f.func.name())));
                     }
-                    Expr::ScalarSubquery(subquery) => one_row(&subquery.subquery).map_err(external)?,
+                    Expr::ScalarSubquery(subquery) if !is_one_row(&subquery.subquery) => {
+                        return Err(external(refuse(
+                            "a scalar subquery that could give several rows",
+                            "Make it one row with max(), min() or another aggregate, or write a join.",
+                        )));
+                    }
                     _ => {}
                 }
                 Ok(TreeNodeRecursion::Continue)
@@ -77,26 +83,6 @@ fn volatile(name: &str) -> Error {
         _ => "Its value depends on the session; use it when you select from the view.",
     };
     refuse(format!("{name}()"), hint)
-}
-
-/// Whether a scalar subquery gives at most one row: an aggregate without groups (correlated: grouped by what
-/// correlates it, which decorrelation takes care of), or LIMIT 1.
-fn one_row(plan: &LogicalPlan) -> Result<()> {
-    let single = match plan {
-        LogicalPlan::Projection(p) => return one_row(&p.input),
-        LogicalPlan::SubqueryAlias(s) => return one_row(&s.input),
-        LogicalPlan::Filter(f) => return one_row(&f.input),
-        LogicalPlan::Sort(s) => return one_row(&s.input),
-        LogicalPlan::Aggregate(a) => a.group_expr.is_empty(),
-        other => other.max_rows().is_some_and(|n| n <= 1),
-    };
-    match single {
-        true => Ok(()),
-        false => Err(refuse(
-            "a scalar subquery that could give several rows",
-            "Make it one row with max(), min() or another aggregate, or write a join.",
-        )),
-    }
 }
 
 /// Columns that only ORDER BY needs come from a hash set, behind those of the select list: by name instead, as one
