@@ -47,7 +47,7 @@ fn node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
                 schema.merge(input.schema());
             }
             let preserver = NamePreserver::new(&plan);
-            let sort = matches!(plan, LogicalPlan::Sort(_));
+            let (sort, join) = (matches!(plan, LogicalPlan::Sort(_)), matches!(plan, LogicalPlan::Join(_)));
             let types = match &plan {
                 LogicalPlan::Projection(projection) => calls::aggregated(&projection.input)?,
                 _ => Vec::new(),
@@ -57,6 +57,9 @@ fn node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
                 let mut new = expression(e, &schema)?;
                 if !types.is_empty() {
                     new = new.transform_up(|e| Ok(Transformed::yes(calls::retagged(e, &types))))?.data;
+                }
+                if join {
+                    new = new.transform_up(operators::constant_last)?.data;
                 }
                 Ok(Transformed::yes(if sort { new } else { name.restore(new) }))
             })?

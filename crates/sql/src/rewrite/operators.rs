@@ -1,7 +1,7 @@
 //! Operators: which there are, what type a literal beside them has, and what they compute.
 
 use arrow_schema::{DataType, TimeUnit};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::expr::{BinaryExpr, InList, Placeholder};
@@ -14,6 +14,19 @@ use super::casts::{literal_as, quoted};
 use super::number;
 use crate::functions::{self, external};
 use crate::types::Family;
+
+/// A comparison with its constant on the right: DataFusion takes `'x' = k` in an outer join's ON for one with the other side.
+pub(super) fn constant_last(expr: Expr) -> DfResult<Transformed<Expr>> {
+    Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if left.column_refs().is_empty() && !right.column_refs().is_empty() => {
+            match op.swap() {
+                Some(swapped) => Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(right, swapped, left))),
+                None => Transformed::no(Expr::BinaryExpr(BinaryExpr::new(left, op, right))),
+            }
+        }
+        other => Transformed::no(other),
+    })
+}
 
 /// Applies the rules for operators while names are resolved: DataFusion checks types as it goes.
 #[derive(Debug)]
