@@ -35,6 +35,9 @@ pub fn binary() -> PathBuf {
     found.expect("the millpond binary is built: run ./test.sh, or cargo build --release -p millpond")
 }
 
+/// What a server says that finds one of its ports taken.
+const PORT_TAKEN: &str = "HINT: Another server runs there.";
+
 /// A port that is free now.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -69,10 +72,15 @@ impl Server {
     pub async fn try_restart(&mut self) -> Result<(), String> {
         let _ = self.child.wait();
         (self.port, self.http_port) = (free_port(), free_port());
+        let length = self.log_length();
         self.child = self.command().spawn().unwrap();
         let started = Instant::now();
         while self.try_connect().await.is_none() {
             if let Some(status) = self.child.try_wait().unwrap() {
+                // Ports are free when they are chosen; another process may be faster.
+                if self.log_since(length).contains(PORT_TAKEN) {
+                    return Box::pin(self.try_restart()).await;
+                }
                 return Err(format!("the server ended at its start: {status}\n{}", self.log()));
             }
             if started.elapsed() >= PATIENCE {
