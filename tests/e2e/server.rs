@@ -75,6 +75,26 @@ async fn metrics_and_health_answer() {
     assert!(metrics.contains("millpond_epoch") && !metrics.contains("view=\"n\""), "{metrics}");
 }
 
+/// Each scalar subquery in another takes longer to plan: this many never end. There are more of them than threads.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_are_planned_for_long_hold_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let endless = format!("SELECT {}1{}", "(SELECT ".repeat(40), ")".repeat(40));
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let mut busy = Vec::new();
+    for _ in 0..=cores {
+        let (client, endless) = (server.connect().await, endless.clone());
+        busy.push(tokio::spawn(async move { client.simple_query(&endless).await.map(drop) }));
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE t (id INT PRIMARY KEY)").await;
+    run(&client, "INSERT INTO t VALUES (1)").await;
+    assert!(busy.iter().all(|statement| !statement.is_finished()), "these were to take longer");
+    busy.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 /// PREPARE and the protocol's Parse share one space of names.
 #[tokio::test(flavor = "multi_thread")]
 async fn prepared_statements_are_forgotten_with_their_names() {
