@@ -10,6 +10,7 @@ use millpond_sql::statement::ShowKind;
 use millpond_sql::{BoundQuery, Catalog, RelationKind, StatementKind};
 use parking_lot::Mutex;
 
+use crate::aside::is_simple;
 use crate::execution::Slot;
 use crate::lookup::Lookup;
 use crate::ready::{Lent, ReadyPlan};
@@ -67,6 +68,11 @@ impl Statement {
             None => (None, "SELECT"),
         };
         Ok(Statement { parsed, tag, parameters: vec![], columns: None, bound: false, plan: Mutex::new(None) })
+    }
+
+    /// Whether it is planned at once, most likely.
+    pub(crate) fn is_simple(&self) -> bool {
+        self.parsed.as_ref().is_none_or(is_simple)
     }
 
     /// The types of `$1`, `$2`, …

@@ -21,7 +21,7 @@ use millpond_sql::set_operations::CountedRows;
 pub(crate) use self::scope::Scope;
 use self::scope::catalog_of;
 use crate::access::SessionAccess;
-use crate::aside::{aside, compute};
+use crate::aside::{aside, compute, is_simple};
 use crate::block::{Block, TransactionStatus};
 use crate::cancel::CancelToken;
 use crate::cursor::Cursor;
@@ -155,7 +155,10 @@ impl Session {
         if !statements.is_empty() {
             return Err(Error::new(SqlState::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
         }
-        compute(|| self.bind(parsed, types))
+        match parsed.as_ref().is_none_or(is_simple) {
+            true => self.bind(parsed, types),
+            false => compute(|| self.bind(parsed, types)),
+        }
     }
 
     /// Binds a statement.
@@ -206,7 +209,9 @@ impl Session {
         if let Some(response) = self.run_ready(statement, &parameters).await? {
             return Ok(response);
         }
-        aside(self.run_planned(statement, kind, parameters, in_block)).await
+        let is_simple = statement.is_simple();
+        let planned = self.run_planned(statement, kind, parameters, in_block);
+        if is_simple { planned.await } else { aside(planned).await }
     }
 
     /// What has to be planned first, if it is not done without a plan.

@@ -12,6 +12,8 @@ pub struct Statement {
     pub text: String,
     /// How many characters of the client's text stand before it; add it to positions that are relative to [`Statement::text`].
     pub offset: usize,
+    /// How deeply it nests, and how long its chains of operators and joins are: what planning it costs grows with that.
+    pub depth: usize,
     /// What it asks for.
     pub kind: StatementKind,
 }

@@ -93,13 +93,14 @@ pub(crate) struct Source<'a> {
 impl<'a> Source<'a> {
     fn statement(mut self) -> Result<Statement> {
         self.tokens.retain(|t| !matches!(t.token, Token::Whitespace(_)));
-        if depth::depth(&self.tokens) > depth::DEPTH_MAX {
+        let depth = depth::depth(&self.tokens);
+        if depth > depth::DEPTH_MAX {
             return Err(too_deep());
         }
         let text = self.text(0, self.tokens.len());
         let offset = self.tokens.first().map_or(0, |t| self.position(t).saturating_sub(1));
         let kind = self.kind()?;
-        Ok(Statement { text, offset, kind })
+        Ok(Statement { text, offset, depth, kind })
     }
 
     /// What the statement asks for: our own statements first, by their words, then PostgreSQL's.
