@@ -73,6 +73,12 @@ pub(super) fn check_joins(statement: &ast::Statement) -> Result<()> {
         fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Error> {
             select.from.iter().flat_map(|from| &from.joins).try_for_each(check_join)
         }
+        fn pre_visit_table_factor(&mut self, factor: &ast::TableFactor) -> ControlFlow<Error> {
+            match factor {
+                ast::TableFactor::NestedJoin { table_with_joins, .. } => table_with_joins.joins.iter().try_for_each(check_join),
+                _ => ControlFlow::Continue(()),
+            }
+        }
     }
     match statement.visit(&mut Joins) {
         ControlFlow::Break(error) => Err(error),
