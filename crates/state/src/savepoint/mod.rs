@@ -70,7 +70,12 @@ impl Savepoints {
 }
 
 fn path_of(dir: &Path, name: &str) -> PathBuf {
-    directory::savepoints(dir).join(name)
+    directory::savepoints(dir).join(record::directory_of(name))
+}
+
+/// The same with something after the directory's name.
+fn path_with(dir: &Path, name: &str, suffix: &str) -> PathBuf {
+    directory::savepoints(dir).join(format!("{}{suffix}", record::directory_of(name)))
 }
 
 /// The directory of a savepoint that must exist.
@@ -84,7 +89,7 @@ fn existing(dir: &Path, name: &str) -> Result<PathBuf> {
 pub(crate) fn clean(dir: &Path) -> Result<()> {
     for name in entries(dir)? {
         if name.ends_with(UNFINISHED) || name.ends_with(RELEASED) {
-            files::remove(&path_of(dir, &name))?;
+            files::remove(&directory::savepoints(dir).join(name))?;
         }
     }
     Ok(())
@@ -121,8 +126,9 @@ impl Store {
         self.make(&rocks, Some(turn), &savepoints, |_| name.to_owned(), kind, comment)
     }
 
-    /// Makes a full checkpoint of the last completed one: a savepoint every byte of which is written anew. It takes the
-    /// place of the full checkpoint before it. The live database and its commits are not disturbed.
+    /// Makes a full checkpoint of the last completed one: a savepoint every byte of which is written anew, and then read back
+    /// and compared with its checksums, as it takes the place of the full checkpoint before it. The live database and its
+    /// commits are not disturbed.
     pub fn checkpoint_full(&self) -> Result<Savepoint> {
         let rocks = self.rocks()?;
         let turn = self.turn.lock();
@@ -134,8 +140,9 @@ impl Store {
 
     /// All savepoints by name, each with what is known of it: damaged ones, too, so that they can be released.
     pub fn savepoint_list(&self) -> Result<Vec<(String, Result<Savepoint>)>> {
-        let names = entries(&self.dir)?.into_iter().filter(|name| record::check_name(name).is_ok());
-        Ok(names.map(|name| (name.clone(), record::read(&path_of(&self.dir, &name), &name))).collect())
+        let mut names = entries(&self.dir)?.iter().filter_map(|directory| record::name_of(directory)).collect::<Vec<_>>();
+        names.sort();
+        Ok(names.into_iter().map(|name| (name.clone(), record::read(&path_of(&self.dir, &name), &name))).collect())
     }
 
     /// Removes a savepoint. Fails while somebody reads from it.
@@ -212,7 +219,7 @@ impl Store {
         if savepoints.is_open(&name) {
             return Err(in_use(&name));
         }
-        let (unfinished, finished) = (path_of(&self.dir, &format!("{name}{UNFINISHED}")), path_of(&self.dir, &name));
+        let (unfinished, finished) = (path_with(&self.dir, &name, UNFINISHED), path_of(&self.dir, &name));
         let result = || -> Result<Savepoint> {
             let database = directory::database(&unfinished);
             files::remove(&unfinished)?;
@@ -226,6 +233,9 @@ impl Store {
                 file::rename(&database, &links)?;
                 files::clone_database(&links, &database, How::Copy)?;
                 file::remove_dir_all(&links)?;
+                let kept =
+                    "The copy was discarded, the full checkpoint before it is kept. The live file of the same name may be damaged, too.";
+                Rocks::open_read_only(&database).and_then(|copy| copy.verify()).map_err(|e| e.with_hint(kept))?;
             } else {
                 files::sync_all(&database)?;
             }
@@ -249,7 +259,7 @@ impl Store {
         if savepoints.is_open(name) {
             return Err(in_use(name));
         }
-        let released = path_of(&self.dir, &format!("{name}{RELEASED}"));
+        let released = path_with(&self.dir, name, RELEASED);
         files::remove(&released)?;
         file::rename(&path_of(&self.dir, name), &released)?;
         directory::sync(&directory::savepoints(&self.dir))?;

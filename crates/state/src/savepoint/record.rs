@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use millpond_common::{Epoch, Error, Result, SqlState};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, FileEntry};
@@ -81,23 +82,34 @@ pub(super) fn full_name(epoch: Epoch) -> String {
     format!("{FULL}{epoch}")
 }
 
-/// A name is an identifier: it becomes the name of a directory.
+/// A name is an identifier: whatever PostgreSQL takes between quotes.
 pub(crate) fn check_name(name: &str) -> Result<()> {
-    let invalid = |why: &str| {
-        Error::new(SqlState("42602"), format!("invalid savepoint name: \"{name}\""))
-            .with_detail(why.to_owned())
-            .with_hint("Use letters, digits, _ and -, beginning with a letter or _.")
-    };
-    let good = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-    if name.len() > NAME_BYTES_MAX {
-        return Err(invalid(&format!("It has {} bytes, {NAME_BYTES_MAX} are allowed.", name.len())));
+    let invalid = |why: String| Err(Error::new(SqlState("42602"), format!("invalid savepoint name: \"{name}\"")).with_detail(why));
+    match name.len() {
+        0 => invalid("It is empty.".to_owned()),
+        1..=NAME_BYTES_MAX if name.contains('\0') => invalid("It has a character with the code zero.".to_owned()),
+        1..=NAME_BYTES_MAX => Ok(()),
+        bytes => invalid(format!("It has {bytes} bytes, {NAME_BYTES_MAX} are allowed.")),
     }
-    match name.chars().next() {
-        None => Err(invalid("It is empty.")),
-        Some(first) if !(first.is_alphabetic() || first == '_') => Err(invalid("It begins with another character.")),
-        Some(_) if !name.chars().all(good) => Err(invalid("It has another character.")),
-        Some(_) => Ok(()),
+}
+
+/// The name of a savepoint's directory: letters, digits, `_` and `-` are themselves, everything else is written as in URLs.
+pub(super) fn directory_of(name: &str) -> String {
+    let mut directory = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_alphanumeric() || c == '_' || c == '-' {
+            directory.push(c);
+        } else {
+            directory.extend(utf8_percent_encode(c.encode_utf8(&mut [0; 4]), NON_ALPHANUMERIC));
+        }
     }
+    directory
+}
+
+/// The name of the savepoint in a directory; `None`: there is none in a directory of this name.
+pub(super) fn name_of(directory: &str) -> Option<String> {
+    let name = percent_decode_str(directory).decode_utf8().ok()?;
+    (check_name(&name).is_ok() && directory_of(&name) == directory).then(|| name.into_owned())
 }
 
 /// The same for a name that somebody chose.
@@ -162,10 +174,20 @@ mod tests {
 
     #[test]
     fn names_are_identifiers() {
-        for good in ["a", "before_upgrade", "_x", "vor-Änderung2", "checkpoint", &"n".repeat(63)] {
-            check_new_name(good).unwrap();
+        for plain in ["a", "before_upgrade", "_x", "vor-Änderung2", "checkpoint", "1a", &"n".repeat(63)] {
+            check_new_name(plain).unwrap();
+            assert_eq!(directory_of(plain), plain);
         }
-        for bad in ["", "1a", "-a", "a b", "a/b", "..", "a.tmp", "a\0", &"n".repeat(64)] {
+        for (name, directory) in
+            [("a b", "a%20b"), ("a/b", "a%2Fb"), ("..", "%2E%2E"), ("a.tmp", "a%2Etmp"), ("50%", "50%25"), ("…", "%E2%80%A6")]
+        {
+            check_new_name(name).unwrap();
+            assert_eq!((directory_of(name).as_str(), name_of(directory).as_deref()), (directory, Some(name)));
+        }
+        for other in ["a.tmp", "a.released", "a%2etmp", "a%62", "%FF", "%", "%00", ""] {
+            assert_eq!(name_of(other), None, "{other}");
+        }
+        for bad in ["", "a\0", &"n".repeat(64)] {
             assert_eq!(check_name(bad).unwrap_err().state(), SqlState("42602"), "{bad}");
         }
         for reserved in [retained_name(7), full_name(7)] {

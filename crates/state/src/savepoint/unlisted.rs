@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use millpond_common::{Epoch, Result};
 
-use super::{Savepoint, SavepointKind, UNFINISHED, files, link_database, path_of, record, restore};
+use super::{Savepoint, SavepointKind, UNFINISHED, files, link_database, path_of, path_with, record, restore};
 use crate::{Store, directory};
 
 /// The name under which a savepoint arrives: none that a user may choose.
@@ -35,7 +35,7 @@ impl Store {
     /// `version`. There can be one at a time.
     pub(crate) fn savepoint_leaving(&self, version: Option<u64>) -> Result<Option<Leaving>> {
         let rocks = self.rocks()?;
-        let (created, path) = (SystemTime::now(), path_of(&self.dir, &format!("{LEAVING}{UNFINISHED}")));
+        let (created, path) = (SystemTime::now(), path_with(&self.dir, LEAVING, UNFINISHED));
         files::remove(&path)?;
         let turn = self.turn.lock();
         self.poison.check()?;

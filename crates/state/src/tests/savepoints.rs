@@ -94,7 +94,8 @@ fn names_are_checked_and_savepoints_released() {
     assert_eq!(state(store.savepoint_release("a")), SqlState::UNDEFINED_OBJECT);
     assert_eq!(state(store.savepoint_open("a").map(drop)), SqlState::UNDEFINED_OBJECT);
     assert_eq!(state(store.savepoint_restore("a")), SqlState::UNDEFINED_OBJECT);
-    assert_eq!(state(store.savepoint_release("../db")), SqlState("42602"));
+    assert_eq!(state(store.savepoint_release("../db")), SqlState::UNDEFINED_OBJECT);
+    assert_eq!(state(store.savepoint_release("")), SqlState("42602"));
     create(&store, "a"); // of an empty database
     advance(&store, 1);
     assert_eq!(state(store.savepoint_create("a", SavepointKind::Manual, "").map(drop)), SqlState::DUPLICATE_OBJECT);
@@ -223,6 +224,28 @@ fn a_full_checkpoint_shares_nothing() {
     assert_eq!(names(&store), ["full-4", "linked"], "the newest is kept");
     check(&view(&store.savepoint_open("full-4").unwrap()), 4);
     check(&store.read_view(), 4);
+}
+
+#[test]
+fn a_full_checkpoint_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    register(&store);
+    (1..=3).for_each(|epoch| advance(&store, epoch));
+    store.checkpoint_full().unwrap();
+    advance(&store, 4);
+    let database = crate::directory::database(dir.path());
+    let paths = std::fs::read_dir(&database).unwrap().map(|e| e.unwrap().path());
+    let damaged = paths.filter(|p| p.extension().is_some_and(|e| e == "sst")).max_by_key(|p| p.file_name().map(ToOwned::to_owned)).unwrap();
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    bytes[10] ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    let error = store.checkpoint_full().unwrap_err();
+    assert_eq!(error.state(), SqlState::DATA_CORRUPTED);
+    let file = damaged.file_name().unwrap().to_str().unwrap();
+    assert!(error.detail().is_some_and(|d| d.contains(file)) && error.hint().is_some(), "{error:?}");
+    assert_eq!(names(&store), ["full-3"], "the one before is kept");
+    check(&view(&store.savepoint_open("full-3").unwrap()), 3);
 }
 
 #[test]
