@@ -74,6 +74,12 @@ impl SqlState {
     pub const INTERNAL_ERROR: SqlState = SqlState("XX000");
     pub const DATA_CORRUPTED: SqlState = SqlState("XX001");
 
+    /// The one with this code, which is kept for as long as the process runs: for the few that are read from disk.
+    pub fn of(code: &str) -> SqlState {
+        let is_code = code.len() == 5 && code.bytes().all(|b| b.is_ascii_alphanumeric());
+        if is_code { SqlState(Box::leak(code.to_owned().into_boxed_str())) } else { SqlState::INTERNAL_ERROR }
+    }
+
     /// The two-character class, for example `22` for data exceptions.
     pub fn class(&self) -> &'static str {
         &self.0[..2]

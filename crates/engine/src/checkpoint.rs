@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
-use millpond_common::{Epoch, Error, JobId, RelationId, Result};
+use millpond_common::{Epoch, Error, JobId, RelationId, Result, SqlState};
 use millpond_connect::Position;
 use millpond_state::{Checkpoint, Store, Unread};
 use serde::{Deserialize, Serialize};
@@ -126,15 +126,20 @@ impl Meta {
     }
 }
 
-/// What is kept of the error of a job that has failed: its message, and in the next line its detail.
+/// What is kept of the error of a job that has failed: an empty line, its SQLSTATE, its message, and from the next line on its detail.
 pub(crate) fn error_text(error: &Error) -> String {
-    error.detail().map_or_else(|| error.message().to_string(), |detail| format!("{}\n{detail}", error.message()))
+    let text = format!("\n{}\n{}", error.state().0, error.message());
+    error.detail().map_or_else(|| text.clone(), |detail| format!("{text}\n{detail}"))
 }
 
-/// The error again.
+/// The error again. Earlier versions wrote neither the empty line nor a SQLSTATE.
 pub(crate) fn error_of_text(text: &str) -> Error {
-    let of = |message: &str| Error::new(millpond_common::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message);
-    text.split_once('\n').map_or_else(|| of(text), |(message, detail)| of(message).with_detail(detail))
+    let known = text.strip_prefix('\n').and_then(|rest| rest.split_once('\n'));
+    let (state, text) = match known {
+        Some((state, rest)) => (SqlState::of(state), rest),
+        None => (SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, text),
+    };
+    text.split_once('\n').map_or_else(|| Error::new(state, text), |(message, detail)| Error::new(state, message).with_detail(detail))
 }
 
 /// A checkpoint on its way to disk.
@@ -184,6 +189,18 @@ pub(crate) fn run(store: &Arc<Store>, work: &Receiver<Frozen>, done: &Sender<Eve
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_failed_jobs() {
+        let error = Error::new(SqlState::DIVISION_BY_ZERO, "division by zero");
+        for error in [error.clone(), error.with_detail("row (1, 0)\nof table t")] {
+            let again = error_of_text(&error_text(&error));
+            assert_eq!((again.state(), again.message(), again.detail()), (error.state(), error.message(), error.detail()));
+        }
+        let before = error_of_text("division by zero\nrow (1, 0)");
+        assert_eq!((before.state(), before.detail()), (SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, Some("row (1, 0)")));
+        assert_eq!(error_of_text("\n..\nmessage").state(), SqlState::INTERNAL_ERROR);
+    }
 
     #[test]
     fn formats_of_the_engines_part() {
