@@ -86,6 +86,14 @@ impl Block {
         self.transaction.as_mut()
     }
 
+    /// An error happened in it. Without a savepoint to return to, its transaction ends now: nobody waits any longer for what it locked.
+    pub fn fail(&mut self) {
+        self.failed = true;
+        if self.marks.is_empty() {
+            self.transaction = None;
+        }
+    }
+
     /// Changes the transaction's characteristics, which must not have begun.
     pub fn set_characteristics(&mut self, isolation: Option<Isolation>, read_only: Option<bool>) -> Result<()> {
         if let Some(isolation) = isolation {

@@ -295,7 +295,7 @@ impl Session {
     /// An error happened, in a statement, in its rows or in the protocol.
     pub fn fail_transaction(&mut self) {
         if let Some(block) = &mut self.block {
-            block.failed = true;
+            block.fail();
         }
     }
 

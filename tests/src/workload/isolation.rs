@@ -112,7 +112,19 @@ pub async fn waits_end(url: &str) {
     });
     assert_eq!(gone.unwrap(), 1);
     assert_eq!(b.query_one("SELECT n FROM e", &[]).await.unwrap().get::<_, i32>(0), 2);
-    b.batch_execute("DROP TABLE e").await.unwrap();
+    // An error gives back at once what its transaction has locked, unless a savepoint could return to it.
+    b.batch_execute("SET lock_timeout = '50ms'").await.unwrap();
+    for (savepoint, refused) in [("", None), ("SAVEPOINT s; ", Some("55P03"))] {
+        let c = connect(url).await;
+        c.batch_execute(&format!("BEGIN; {savepoint}UPDATE e SET n = 9 WHERE id = 1")).await.unwrap();
+        assert_eq!(state(&c.batch_execute("SELECT 1 / 0").await.unwrap_err()), "22012");
+        let changed = b.batch_execute("UPDATE e SET n = n + 1 WHERE id = 1").await;
+        assert_eq!(changed.as_ref().err().map(state).as_deref(), refused);
+        assert_eq!(state(&c.batch_execute("SELECT 1").await.unwrap_err()), "25P02");
+        c.batch_execute("ROLLBACK").await.unwrap();
+    }
+    assert_eq!(b.query_one("SELECT n FROM e", &[]).await.unwrap().get::<_, i32>(0), 3);
+    b.batch_execute("SET lock_timeout = 0; DROP TABLE e").await.unwrap();
 }
 
 /// DROP waits for writers, as long as it may; who waits for a DROP finds no table. A session that idles in a transaction ends in time.
