@@ -9,15 +9,15 @@
 //! - `select`: DataFusion over one [`ReadView`](millpond_state::ReadView), whose leaves (`leaf`) are `read` for stored
 //!   relations (by key where the filters allow it: `keys`), `source_scan` for sources, and [`system`]: pg_catalog,
 //!   information_schema and the relations of the schema `millpond`; `overflow`: integer arithmetic as PostgreSQL has it;
-//!   `exists`: EXISTS as a value; `averages`: averages rounded
+//!   `exists`: EXISTS as a value; `aggregates`: exact where DataFusion's are not
 //! - `lookup`: prepared reads of a row by its key, which need no DataFusion; `ready`: other prepared queries, planned once;
 //!   `execution`: what each execution brings to such a plan
 //! - `saved`: savepoints of the whole database, made and read; `gate`: nothing is written while one takes the database's place
 //! - `aside`: planning without holding up other sessions; `access`: what catalog functions know of their session; `error`: errors that several of these share
 
 mod access;
+mod aggregates;
 mod aside;
-mod averages;
 pub mod block;
 pub mod cancel;
 mod control;

@@ -17,7 +17,7 @@ use millpond_engine::{Engine, JobState};
 use millpond_sql::{Catalog, RelationKind, RelationRef, RelationSource, SourceDef};
 use millpond_state::ReadView;
 
-use crate::averages;
+use crate::aggregates;
 use crate::cancel::Limits;
 use crate::database::Database;
 use crate::error::{from_datafusion, to_datafusion};
@@ -71,7 +71,7 @@ impl Runner {
     /// The plan with providers of rows in the place of names, planned for a view; they read what the slot has when they are executed.
     pub(crate) fn with_providers(&self, plan: LogicalPlan, view: &ReadView, slot: &Arc<Slot>) -> Result<LogicalPlan> {
         let peek = is_peek(&plan);
-        let swapped = averages::rounded(plan).map_err(from_datafusion)?.transform_up_with_subqueries(|node| match node {
+        let swapped = aggregates::exact(plan).map_err(from_datafusion)?.transform_up_with_subqueries(|node| match node {
             LogicalPlan::TableScan(mut scan) => {
                 let Some(source) = scan.source.downcast_ref::<RelationSource>() else {
                     return Ok(Transformed::no(LogicalPlan::TableScan(scan)));

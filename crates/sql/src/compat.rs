@@ -8,6 +8,7 @@
 mod casts;
 mod precedence;
 mod quantified;
+mod rows;
 mod subqueries;
 mod tables;
 
@@ -177,6 +178,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        rows::rewrite(expr);
         if self.system {
             if let Some(constant) = subqueries::constant(expr) {
                 *expr = constant;
@@ -281,6 +283,20 @@ mod tests {
         assert_eq!(rewritten("SELECT o::regclass::text AS a FROM t"), "SELECT millpond_regclass_text(o) AS a FROM t");
         assert_eq!(rewritten("SELECT c.oid::pg_catalog.regclass FROM t c"), "SELECT millpond_regclass(c.oid) AS \"oid\u{1}0\" FROM t c");
         assert_eq!(rewritten("SELECT '5'::oid"), "SELECT millpond_oid('5') AS \"oid\"");
+    }
+
+    #[test]
+    fn rows() {
+        assert_eq!(rewritten("SELECT 1 AS x FROM t WHERE (a, b) = (c, 2)"), "SELECT 1 AS x FROM t WHERE ((a = c) AND (b = 2))");
+        assert_eq!(rewritten("SELECT 1 AS x FROM t WHERE (a, b) <> (c, 2)"), "SELECT 1 AS x FROM t WHERE ((a <> c) OR (b <> 2))");
+        assert_eq!(
+            rewritten("SELECT 1 AS x FROM t WHERE (a, b, c) <= (1, 2, 3)"),
+            "SELECT 1 AS x FROM t WHERE ((a < 1) OR ((a = 1) AND ((b < 2) OR ((b = 2) AND (c <= 3)))))"
+        );
+        assert_eq!(
+            rewritten("SELECT 1 AS x FROM t WHERE (a, b) NOT IN ((1, 2), (3, 4))"),
+            "SELECT 1 AS x FROM t WHERE (NOT (((a = 1) AND (b = 2)) OR ((a = 3) AND (b = 4))))"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::compute::kernels::arity::try_binary;
-use arrow::datatypes::{Float32Type, Float64Type};
+use arrow::datatypes::{Float32Type, Float64Type, Int32Type, Int64Type};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, Volatility};
@@ -90,4 +90,56 @@ pub(crate) fn round_even() -> Arc<ScalarUDF> {
         }
     }
     Function::udf("round_even", Volatility::Immutable, coerce, same_type, invoke)
+}
+
+/// `float_order(a)`: an integer for each number, in the same order as PostgreSQL's: NaN is the largest.
+pub fn float_order() -> Arc<ScalarUDF> {
+    fn returns(args: &ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
+        let single = args.arg_fields.first().is_some_and(|f| f.data_type() == &DataType::Float32);
+        Ok(Arc::new(Field::new("order", if single { DataType::Int32 } else { DataType::Int64 }, true)))
+    }
+    fn order(array: &ArrayRef) -> ArrayRef {
+        match array.data_type() {
+            DataType::Float32 => {
+                let order = |v: f32| total(i64::from(if v.is_nan() { f32::NAN } else { v }.to_bits() as i32), 31) as i32;
+                Arc::new(array.as_primitive::<Float32Type>().unary::<_, Int32Type>(order))
+            }
+            _ => {
+                let order = |v: f64| total(if v.is_nan() { f64::NAN } else { v }.to_bits() as i64, 63);
+                Arc::new(array.as_primitive::<Float64Type>().unary::<_, Int64Type>(order))
+            }
+        }
+    }
+    Function::udf("float_order", Volatility::Immutable, |types| Ok(types.to_vec()), returns, |args| each(args, order))
+}
+
+/// `order_float(i)`: the number of which [`float_order`] made that integer.
+pub fn order_float() -> Arc<ScalarUDF> {
+    fn returns(args: &ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
+        let single = args.arg_fields.first().is_some_and(|f| f.data_type() == &DataType::Int32);
+        Ok(Arc::new(Field::new("value", if single { DataType::Float32 } else { DataType::Float64 }, true)))
+    }
+    fn value(array: &ArrayRef) -> ArrayRef {
+        match array.data_type() {
+            DataType::Int32 => {
+                let value = |v: i32| f32::from_bits(total(i64::from(v), 31) as u32);
+                Arc::new(array.as_primitive::<Int32Type>().unary::<_, Float32Type>(value))
+            }
+            _ => Arc::new(array.as_primitive::<Int64Type>().unary::<_, Float64Type>(|v| f64::from_bits(total(v, 63) as u64))),
+        }
+    }
+    Function::udf("order_float", Volatility::Immutable, |types| Ok(types.to_vec()), returns, |args| each(args, value))
+}
+
+/// Negative numbers, whose bits grow as they get smaller, with these bits inverted, but for the sign: its own inverse.
+fn total(bits: i64, sign: u32) -> i64 {
+    if bits < 0 { bits ^ ((1 << sign) - 1) } else { bits }
+}
+
+fn each(args: &ScalarFunctionArgs, f: impl Fn(&ArrayRef) -> ArrayRef) -> DfResult<ColumnarValue> {
+    match args.args.as_slice() {
+        [ColumnarValue::Scalar(value)] => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&f(&value.to_array()?), 0)?)),
+        [ColumnarValue::Array(array)] => Ok(ColumnarValue::Array(f(array))),
+        _ => Err(mismatch("each", &[])),
+    }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoArray, TimestampMicrosecondArray};
-use arrow::datatypes::{Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimestampMicrosecondType};
-use arrow_schema::{DataType, FieldRef, IntervalUnit, TimeUnit};
+use arrow::datatypes::{Decimal128Type, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimestampMicrosecondType};
+use arrow_schema::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, Volatility};
+use datafusion::scalar::ScalarValue;
 use millpond_common::text::zone;
 use millpond_common::{Error, Result, SqlState, SqlType};
 
@@ -26,6 +27,30 @@ pub(crate) fn interval_divide() -> Arc<ScalarUDF> {
         map(args, |interval, divisor| match divisor {
             0.0 => Err(Error::new(SqlState::DIVISION_BY_ZERO, "division by zero")),
             _ => scaled(interval, |part| part / divisor),
+        })
+    })
+}
+
+/// `interval_order(interval)`: a number in the order of intervals: nanoseconds, with months of 30 days and days of 24 hours.
+pub(crate) fn interval_order() -> Arc<ScalarUDF> {
+    fn coerce(types: &[DataType]) -> DfResult<Vec<DataType>> {
+        if types.len() == 1 { Ok(vec![SqlType::Interval.arrow()]) } else { Err(mismatch("interval_order", types)) }
+    }
+    fn returns(_: &ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
+        Ok(Arc::new(Field::new("order", DataType::Decimal128(38, 0), true)))
+    }
+    fn order(interval: IntervalMonthDayNano) -> i128 {
+        let days = i128::from(interval.months) * 30 + i128::from(interval.days);
+        days * 86_400_000_000_000 + i128::from(interval.nanoseconds)
+    }
+    Function::udf("interval_order", Volatility::Immutable, coerce, returns, |args| {
+        let [intervals] = args.args.as_slice() else { return Err(mismatch("interval_order", &[])) };
+        let array = intervals.to_array(args.number_rows)?;
+        let numbers = array.as_primitive::<IntervalMonthDayNanoType>().unary::<_, Decimal128Type>(order);
+        let numbers = Arc::new(numbers.with_precision_and_scale(38, 0)?) as ArrayRef;
+        Ok(match intervals {
+            ColumnarValue::Array(_) => ColumnarValue::Array(numbers),
+            ColumnarValue::Scalar(_) => ColumnarValue::Scalar(ScalarValue::try_from_array(&numbers, 0)?),
         })
     })
 }

@@ -30,7 +30,8 @@ pub use checked::checked;
 pub(crate) use choice::{coalesce, typed_coalesce};
 pub(crate) use extract::extract;
 pub(crate) use float::{float_divide, round_even};
-pub(crate) use interval::{interval_divide, interval_multiply, timezone};
+pub use float::{float_order, order_float};
+pub(crate) use interval::{interval_divide, interval_multiply, interval_order, timezone};
 pub(crate) use json::{json_contains, json_exists, json_get, json_get_text, json_path, json_path_text};
 pub(crate) use numeric::numeric_divide;
 pub(crate) use text::to_varchar;
@@ -167,6 +168,7 @@ pub(crate) fn register(context: &SessionContext) {
         float_divide(),
         round_even(),
         interval_multiply(),
+        interval_order(),
         interval_divide(),
         timezone(),
         numeric_divide(),

@@ -1,16 +1,18 @@
 //! Calls of functions and aggregates, and what else chooses among values.
 
-use arrow_schema::DataType;
+use std::sync::Arc;
+
+use arrow_schema::{DataType, FieldRef};
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::expr::{AggregateFunction, Case, ScalarFunction};
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, binary_expr, cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, Projection, binary_expr, cast};
 use millpond_common::types::TYPE_KEY;
 use millpond_common::{Error, SqlState, SqlType};
 
 use super::casts::{literal_as, quoted};
-use super::operators::{compared, type_of};
+use super::operators::{as_float, compared, type_of};
 use super::wide;
 use crate::functions::{self, external};
 use crate::types::Family;
@@ -142,12 +144,53 @@ fn unify(what: &str, values: &mut [Expr], schema: &DFSchema) -> DfResult<Option<
             Some(first) => same &= *first == of,
         }
     }
+    if !same && let Some(float) = common_float(values, schema) {
+        for value in values.iter_mut().filter(|v| quoted(v).is_none()) {
+            if let Some(of) = type_of(value, schema) {
+                *value = as_float(std::mem::take(value), &of, &float)?;
+            }
+        }
+        common = Some(float);
+    }
     if let Some(of) = &common {
         for value in values.iter_mut() {
             *value = literal_as(std::mem::take(value), of)?;
         }
     }
     Ok(common.filter(|_| same))
+}
+
+/// The type that numbers have in common if there is a floating-point one among them.
+fn common_float(values: &[Expr], schema: &DFSchema) -> Option<SqlType> {
+    let types = values.iter().filter_map(|v| type_of(v, schema)).collect::<Vec<_>>();
+    [SqlType::Double, SqlType::Real].into_iter().find(|float| types.contains(float))
+}
+
+/// The inputs of a UNION: a column that is a floating-point number in one of them is one in all.
+pub(super) fn united(inputs: Vec<Arc<LogicalPlan>>) -> DfResult<Vec<Arc<LogicalPlan>>> {
+    let width = inputs.iter().map(|i| i.schema().fields().len()).min().unwrap_or(0);
+    let float = |c: usize| {
+        let is = |of: &DataType| inputs.iter().any(|i| i.schema().field(c).data_type() == of);
+        [DataType::Float64, DataType::Float32].into_iter().find(is)
+    };
+    let floats = (0..width).map(float).collect::<Vec<_>>();
+    let cast_column = |(qualifier, field): (Option<&TableReference>, &FieldRef), float: &Option<DataType>| {
+        let column = Expr::Column(Column::from((qualifier, field)));
+        match float {
+            Some(float) if field.data_type().is_numeric() && field.data_type() != float => {
+                cast(column, float.clone()).alias_qualified(qualifier.cloned(), field.name())
+            }
+            _ => column,
+        }
+    };
+    let with_floats = |input: Arc<LogicalPlan>| {
+        let columns = input.schema().iter().zip(&floats).map(|(column, float)| cast_column(column, float)).collect::<Vec<_>>();
+        if columns.iter().all(|c| matches!(c, Expr::Column(_))) || columns.len() != input.schema().fields().len() {
+            return Ok(input);
+        }
+        Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(columns, input)?)))
+    };
+    inputs.into_iter().map(with_floats).collect()
 }
 
 fn unmatched(what: &str, a: &SqlType, b: &SqlType) -> DataFusionError {
@@ -172,13 +215,16 @@ fn is_tagged(of: &SqlType) -> bool {
 
 /// An aggregate with the sums and averages that PostgreSQL has.
 pub(super) fn aggregate(mut function: AggregateFunction, schema: &DFSchema) -> DfResult<Expr> {
-    let name = function.func.name().to_string();
-    if !["sum", "avg", "min", "max", "array_agg"].contains(&name.as_str()) {
-        let args = std::mem::take(&mut function.params.args);
-        function.params.args = args.into_iter().map(wide).collect();
-        return Ok(Expr::AggregateFunction(function));
+    function.params.args = aggregate_args(function.func.name(), function.params.args, schema)?;
+    Ok(Expr::AggregateFunction(function))
+}
+
+/// What an aggregate aggregates, in the type that gives its result the type that PostgreSQL has.
+pub(super) fn aggregate_args(name: &str, args: Vec<Expr>, schema: &DFSchema) -> DfResult<Vec<Expr>> {
+    if !["sum", "avg", "min", "max", "array_agg"].contains(&name) {
+        return Ok(args.into_iter().map(wide).collect());
     }
-    let target = match (name.as_str(), function.params.args.as_slice()) {
+    let target = match (name, args.as_slice()) {
         ("sum", [arg]) => match arg.get_type(schema)? {
             DataType::Int64 => Some(DataType::Decimal128(28, 0)),
             _ => None,
@@ -192,11 +238,10 @@ pub(super) fn aggregate(mut function: AggregateFunction, schema: &DFSchema) -> D
         },
         _ => None,
     };
-    if let Some(target) = target {
-        let args = std::mem::take(&mut function.params.args);
-        function.params.args = args.into_iter().map(|a| cast(a, target.clone())).collect();
-    }
-    Ok(Expr::AggregateFunction(function))
+    Ok(match target {
+        Some(target) => args.into_iter().map(|a| cast(a, target.clone())).collect(),
+        None => args,
+    })
 }
 
 /// The results of aggregates under a projection that have a type which their Arrow type does not tell.

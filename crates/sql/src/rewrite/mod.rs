@@ -6,18 +6,20 @@
 //! - [`casts`]: text is read and printed as the protocol does it; what has no cast is refused; a cast to an integer rounds
 //! - [`operators`]: a quoted literal takes the type of the other side; types that do not compare are refused; a quotient of
 //!   numerics keeps 16 digits; days are added to dates; the difference of timestamps has days; overflow is an error
+//! - [`subqueries`]: IN and EXISTS with NULLs and of aggregates
 //! - [`zones`]: timestamptz in the session's time zone (later: on the analyzed plan)
 
 mod calls;
 mod casts;
 mod operators;
+mod subqueries;
 pub(crate) mod zones;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Union};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Union, WindowFunctionDefinition};
 
 pub(crate) use casts::integer as integer_cast;
 pub use operators::Operators;
@@ -33,7 +35,7 @@ fn node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
         LogicalPlan::Limit(_) => plan.map_expressions(|e| e.transform_up(calls::executable)),
         LogicalPlan::TableScan(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::Unnest(_) => Ok(Transformed::no(plan)),
         LogicalPlan::Union(union) => {
-            let inputs = union.inputs;
+            let inputs = calls::united(union.inputs)?;
             Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)))
         }
         LogicalPlan::Values(values) => {
@@ -48,6 +50,7 @@ fn node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
             }
             let preserver = NamePreserver::new(&plan);
             let (sort, join) = (matches!(plan, LogicalPlan::Sort(_)), matches!(plan, LogicalPlan::Join(_)));
+            let filter = matches!(plan, LogicalPlan::Filter(_));
             let types = match &plan {
                 LogicalPlan::Projection(projection) => calls::aggregated(&projection.input)?,
                 _ => Vec::new(),
@@ -55,6 +58,12 @@ fn node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
             plan.map_expressions(|e| {
                 let name = preserver.save(&e);
                 let mut new = expression(e, &schema)?;
+                if sort && operators::is_interval(&new, &schema) {
+                    new = operators::ordered(new);
+                }
+                if filter {
+                    new = subqueries::condition(new, &schema)?;
+                }
                 if !types.is_empty() {
                     new = new.transform_up(|e| Ok(Transformed::yes(calls::retagged(e, &types))))?.data;
                 }
@@ -63,7 +72,10 @@ fn node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
                 }
                 Ok(Transformed::yes(if sort { new } else { name.restore(new) }))
             })?
-            .map_data(|p| p.recompute_schema())
+            .map_data(|p| match p {
+                LogicalPlan::Join(join) => LogicalPlan::Join(operators::equal_keys(join)?).recompute_schema(),
+                other => other.recompute_schema(),
+            })
         }
     }
 }
@@ -85,8 +97,10 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         Expr::ScalarFunction(function) => calls::scalar_function(function, schema)?,
         Expr::AggregateFunction(function) => calls::aggregate(function, schema)?,
         Expr::WindowFunction(mut function) => {
-            let args = std::mem::take(&mut function.params.args);
-            function.params.args = args.into_iter().map(wide).collect();
+            function.params.args = match &function.fun {
+                WindowFunctionDefinition::AggregateUDF(f) => calls::aggregate_args(f.name(), function.params.args, schema)?,
+                WindowFunctionDefinition::WindowUDF(_) => function.params.args.into_iter().map(wide).collect(),
+            };
             Expr::WindowFunction(function)
         }
         other => return Ok(Transformed::no(other)),

@@ -1,12 +1,13 @@
 //! Operators: which there are, what type a literal beside them has, and what they compute.
 
+use arrow::array::AsArray;
 use arrow_schema::{DataType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::expr::{BinaryExpr, InList, Placeholder};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Between, Expr, ExprSchemable, Operator, binary_expr, cast};
+use datafusion::logical_expr::{Between, Expr, ExprSchemable, Join, Operator, binary_expr, cast};
 use millpond_common::{Error, SqlState, SqlType};
 use sqlparser::ast::BinaryOperator;
 
@@ -139,8 +140,12 @@ pub(super) fn operator(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSc
         } else if quoted(&right).is_some() {
             right = operand(right, type_of(&left, schema), op)?;
         }
+        (left, right) = as_floats(left, right, schema)?;
     } else if is_comparison(op) {
         (left, right) = compared(left, right, op, schema)?;
+        if is_interval(&left, schema) && is_interval(&right, schema) {
+            (left, right) = (ordered(left), ordered(right));
+        }
     }
     let (Some(l), Some(r)) = (type_of(&left, schema), type_of(&right, schema)) else { return Ok(binary_expr(left, op, right)) };
     use Family as F;
@@ -200,8 +205,56 @@ pub(super) fn compared(left: Expr, right: Expr, op: Operator, schema: &DFSchema)
             };
             Err(undefined(&symbol, l.as_ref(), r.as_ref()))
         }
-        _ => Ok((left, right)),
+        _ => as_floats(left, right, schema),
     }
+}
+
+/// A floating-point number and a number of another type: both in double precision, the only type that has operators for both.
+fn as_floats(left: Expr, right: Expr, schema: &DFSchema) -> DfResult<(Expr, Expr)> {
+    let (Some(l), Some(r)) = (type_of(&left, schema), type_of(&right, schema)) else { return Ok((left, right)) };
+    let is_float = |t: &SqlType| matches!(t, SqlType::Real | SqlType::Double);
+    let numbers = Family::of(&l) == Family::Number && Family::of(&r) == Family::Number;
+    if l == r || !numbers || !is_float(&l) && !is_float(&r) {
+        return Ok((left, right));
+    }
+    Ok((as_float(left, &l, &SqlType::Double)?, as_float(right, &r, &SqlType::Double)?))
+}
+
+/// A join whose pairs of keys (of USING, or of INTERSECT) can be compared.
+pub(super) fn equal_keys(mut join: Join) -> DfResult<Join> {
+    let (left, right) = (join.left.schema(), join.right.schema());
+    let mut both = left.as_ref().clone();
+    both.merge(right);
+    for (l, r) in &mut join.on {
+        (*l, *r) = as_floats(std::mem::take(l), std::mem::take(r), &both)?;
+        if is_interval(l, left) && is_interval(r, right) {
+            (*l, *r) = (ordered(std::mem::take(l)), ordered(std::mem::take(r)));
+        }
+    }
+    Ok(join)
+}
+
+/// A number of a type as one of a floating-point type.
+pub(super) fn as_float(expr: Expr, of: &SqlType, to: &SqlType) -> DfResult<Expr> {
+    match expr {
+        expr if of == to => Ok(expr),
+        // The nearest one to what is written; the quotient of digits and a power of ten may not be.
+        Expr::Literal(value @ ScalarValue::Decimal128(Some(_), ..), _) => {
+            let text = value.to_array()?;
+            let text = arrow::compute::cast(&text, &DataType::Utf8)?;
+            functions::literal(text.as_string::<i32>().value(0), to).map_err(external)
+        }
+        expr => Ok(cast(expr, to.arrow())),
+    }
+}
+
+/// Arrow compares intervals by their months first, then by their days: a day is more than 36 hours there.
+pub(super) fn ordered(interval: Expr) -> Expr {
+    functions::call(functions::interval_order(), vec![interval])
+}
+
+pub(super) fn is_interval(expr: &Expr, schema: &DFSchema) -> bool {
+    type_of(expr, schema) == Some(SqlType::Interval)
 }
 
 /// `expr IN (…)`
@@ -213,13 +266,19 @@ pub(super) fn in_list(InList { expr, list, negated }: InList, schema: &DFSchema)
         expr = left;
         typed.push(item);
     }
+    if is_interval(&expr, schema) && typed.iter().all(|e| is_interval(e, schema)) {
+        (expr, typed) = (ordered(expr), typed.into_iter().map(ordered).collect());
+    }
     Ok(Expr::InList(InList { expr: Box::new(expr), list: typed, negated }))
 }
 
 /// `expr BETWEEN low AND high`
 pub(super) fn between(Between { expr, negated, low, high }: Between, schema: &DFSchema) -> DfResult<Expr> {
-    let (expr, low) = compared(*expr, *low, Operator::GtEq, schema)?;
-    let (expr, high) = compared(expr, *high, Operator::LtEq, schema)?;
+    let (expr, mut low) = compared(*expr, *low, Operator::GtEq, schema)?;
+    let (mut expr, mut high) = compared(expr, *high, Operator::LtEq, schema)?;
+    if [&expr, &low, &high].into_iter().all(|e| is_interval(e, schema)) {
+        (expr, low, high) = (ordered(expr), ordered(low), ordered(high));
+    }
     Ok(Expr::Between(Between { expr: Box::new(expr), negated, low: Box::new(low), high: Box::new(high) }))
 }
 
