@@ -87,7 +87,7 @@ async fn one(keys: u64, events: u64, memory: u64, base: &mut Option<f64>) -> u64
         megabytes: all.megabytes + one.megabytes,
     });
     println!(
-        "  checkpoint: 1 % changed {:.3} s, {:.1} MB, stall {:.2} ms; all changed {:.3} s, {:.1} MB in {}; full, a copy of the files, {:.3} s, {:.1} MB",
+        "  checkpoint: 1 % changed {:.3} s, {:.1} MB, stall {:.2} ms; all changed {:.3} s, {:.1} MB in {}; full, a copy of the files that is read back, {:.3} s, {:.1} MB",
         part.seconds,
         part.megabytes,
         part.stall_ms,
