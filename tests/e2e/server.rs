@@ -181,3 +181,28 @@ async fn settings_that_are_changed_at_once_are_all_in_effect() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_want_too_much_memory_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--memory", "256MB"]).await;
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE t (id BIGINT PRIMARY KEY, x TEXT)").await;
+    for (sql, state) in [
+        ("INSERT INTO t SELECT value, lpad(value::text, 5000) FROM generate_series(1, 1000000)", "53200"),
+        ("SELECT array_agg(value) FROM generate_series(1, 100000000)", "53200"),
+        ("SELECT length(repeat('x', 500000000))", "54000"),
+        ("SELECT unnest(range(1, 100000000)) LIMIT 1", "54000"),
+        ("INSERT INTO t SELECT value, repeat('x', 100000000) FROM generate_series(1, 2)", "54000"),
+    ] {
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(error.code().map(|c| c.code()), Some(state), "{sql}: {error:?}");
+    }
+    // What a transaction had is free again when it has ended.
+    for _ in 0..20 {
+        run(&client, "BEGIN; INSERT INTO t SELECT value, lpad(value::text, 1000) FROM generate_series(1, 10000) AS g(value); ROLLBACK")
+            .await;
+    }
+    run(&client, "INSERT INTO t SELECT value, lpad(value::text, 1000) FROM generate_series(1, 10000) AS g(value)").await;
+    assert_eq!(value(&client, "SELECT count(*)::text FROM t").await, "10000");
+}

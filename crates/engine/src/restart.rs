@@ -53,7 +53,7 @@ impl History {
 
 /// Whether another try could go better. The same data would give the same error again.
 pub(crate) fn may_pass(error: &Error) -> bool {
-    !matches!(error.state().class(), "22" | "23" | "0A")
+    !matches!(error.state().class(), "22" | "23" | "0A" | "54")
 }
 
 #[cfg(test)]

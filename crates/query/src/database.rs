@@ -37,6 +37,9 @@ pub const DATABASE_NAME: &str = "dev";
 /// How much queries that sort or group may put into temporary files.
 const SPILL_BYTES_MAX: u64 = 16 << 30;
 
+/// What the changes of open transactions may take, however little memory there is.
+const CHANGE_BYTES_MIN: usize = 64 << 20;
+
 /// How long the upload of the final checkpoint may hold up the end of the server.
 const LAST_UPLOAD_MAX: Duration = Duration::from_secs(30);
 
@@ -180,6 +183,9 @@ impl Database {
         context.state_ref().write().config_mut().options_mut().execution.sort_spill_reservation_bytes =
             (query_bytes / 64).clamp(64 << 10, 10 << 20);
         let pool = FairSpillPool::new(query_bytes);
+        // So much may the changes of open transactions take, and the result of one call of a function.
+        let change_bytes = query_bytes.max(CHANGE_BYTES_MIN);
+        millpond_sql::functions::set_result_bytes_max(change_bytes as u64);
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_max_temp_directory_size(SPILL_BYTES_MAX);
         let runtime = runtime.build_arc().map_err(from_datafusion)?;
         Ok(Arc::new(Database {
@@ -193,7 +199,7 @@ impl Database {
             settings_version: AtomicU64::new(1),
             context,
             runtime,
-            transactions: Arc::new(TransactionManager::new()),
+            transactions: Arc::new(TransactionManager::new(change_bytes)),
             system: System,
             sessions: Mutex::default(),
             initialised: known.initialised,

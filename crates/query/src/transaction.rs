@@ -7,31 +7,40 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{Array, RecordBatch, UInt32Array};
 use arrow_row::Rows;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation};
 use millpond_common::{Delta, Error, RelationId, Result, SqlState, hash};
 use millpond_engine::Engine;
 use millpond_state::{ReadView, Store};
 
 pub use self::keys::KeyCodec;
 use self::overlay::{Standing, TableChanges};
+use crate::error::from_datafusion;
 use crate::gate::Gate;
 use crate::locks::{HeldLocks, LockTable, Mode, Patience};
 
-/// What all transactions share: the locks, and a count of those that have committed.
-#[derive(Default)]
+/// What all transactions share: the locks, the memory for what they change, and a count of those that have committed.
 pub struct TransactionManager {
     /// What all writes pass.
     pub(crate) gate: Gate,
     locks: LockTable,
+    memory: Arc<dyn MemoryPool>,
     next: AtomicU64,
     commits: AtomicU64,
 }
 
 impl TransactionManager {
-    /// No transactions yet.
-    pub fn new() -> Self {
-        TransactionManager::default()
+    /// No transactions yet. `bytes`: of the rows that open ones may have changed, together.
+    pub fn new(bytes: usize) -> Self {
+        let memory = Arc::new(GreedyMemoryPool::new(bytes));
+        TransactionManager {
+            gate: Gate::default(),
+            locks: LockTable::default(),
+            memory,
+            next: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+        }
     }
 
     /// How many transactions have committed changes. A view of the newest rows that was made after reading a number
@@ -67,6 +76,8 @@ pub struct Transaction {
     snapshot: OnceLock<ReadView>,
     tables: BTreeMap<RelationId, TableChanges>,
     savepoints: Vec<Savepoint>,
+    /// Of all changes that it has made, those that it has returned from, too.
+    memory: MemoryReservation,
 }
 
 /// Rows found by key: for each key the number of its row, if it has one.
@@ -98,6 +109,7 @@ impl Transaction {
             snapshot: OnceLock::new(),
             tables: BTreeMap::new(),
             savepoints: vec![],
+            memory: MemoryConsumer::new("the transaction's changes").register(&manager.memory),
         }
     }
 
@@ -228,6 +240,11 @@ impl Transaction {
         let rows_to_encode = |r: &RecordBatch| if codec.keyed() { r.clone() } else { r.slice(0, 0) };
         let encode = |rows: Option<&RecordBatch>| rows.map(|r| codec.encode_rows(&rows_to_encode(r))).transpose();
         let (removed_keys, added_keys) = (encode(removed)?, encode(added)?);
+        let bytes = [removed, added].into_iter().flatten().map(bytes_of).sum();
+        self.memory.try_grow(bytes).map_err(|e| {
+            from_datafusion(e)
+                .with_hint("Open transactions share a quarter of the server's memory, or 64 MB: split it into several, or raise --memory.")
+        })?;
         let undoable = !self.savepoints.is_empty();
         let spec = codec.spec();
         let changes = self.tables.entry(spec.id).or_insert_with(|| TableChanges::new(spec.clone(), undoable));
@@ -288,6 +305,7 @@ impl Transaction {
         self.tables.clear();
         self.savepoints.clear();
         self.snapshot = OnceLock::new();
+        self.memory.free();
     }
 
     /// SAVEPOINT inside a transaction.
@@ -322,6 +340,11 @@ impl Transaction {
         }
         Ok(())
     }
+}
+
+/// Bytes of a batch's rows.
+fn bytes_of(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|c| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size())).sum()
 }
 
 impl Drop for Transaction {

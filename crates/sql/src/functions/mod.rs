@@ -8,6 +8,7 @@ pub(crate) mod fault;
 mod float;
 mod interval;
 mod json;
+mod limited;
 mod number_format;
 mod numeric;
 mod text;
@@ -33,6 +34,8 @@ pub(crate) use float::{float_divide, round_even};
 pub use float::{float_order, order_float};
 pub(crate) use interval::{interval_divide, interval_multiply, interval_order, timezone};
 pub(crate) use json::{json_contains, json_exists, json_get, json_get_text, json_path, json_path_text};
+pub use limited::set_result_bytes_max;
+pub(crate) use limited::textcat;
 pub(crate) use numeric::numeric_divide;
 pub(crate) use text::to_varchar;
 pub(crate) use time::timestamp_subtract;
@@ -178,9 +181,11 @@ pub(crate) fn register(context: &SessionContext) {
         time::hop_starts(),
         time::tumble_start(),
         timestamp_subtract(),
+        limited::textcat(),
         to_char::to_char(),
     ];
     for function in all.into_iter().chain(json::functions()) {
         context.register_udf(function.as_ref().clone());
     }
+    limited::register(context);
 }

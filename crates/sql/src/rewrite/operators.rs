@@ -244,6 +244,7 @@ pub(super) fn as_float(expr: Expr, of: &SqlType, to: &SqlType) -> DfResult<Expr>
             let text = arrow::compute::cast(&text, &DataType::Utf8)?;
             functions::literal(text.as_string::<i32>().value(0), to).map_err(external)
         }
+        Expr::Literal(value, metadata) if value.data_type().is_integer() => Ok(Expr::Literal(value.cast_to(&to.arrow())?, metadata)),
         expr => Ok(cast(expr, to.arrow())),
     }
 }
@@ -311,10 +312,8 @@ fn operand(literal: Expr, other: Option<SqlType>, op: Operator) -> DfResult<Expr
 fn concat(left: Expr, right: Expr, l: &SqlType, r: &SqlType) -> DfResult<Expr> {
     let printed = |e: Expr, of: &SqlType| if Family::of(of) == Family::Text { e } else { functions::to_text(e) };
     match (Family::of(l), Family::of(r)) {
-        (Family::Array | Family::Bytes, _) | (_, Family::Array | Family::Bytes) | (Family::Text, Family::Text) => {
-            Ok(binary_expr(left, Operator::StringConcat, right))
-        }
-        (Family::Text, _) | (_, Family::Text) => Ok(binary_expr(printed(left, l), Operator::StringConcat, printed(right, r))),
+        (Family::Array | Family::Bytes, _) | (_, Family::Array | Family::Bytes) => Ok(binary_expr(left, Operator::StringConcat, right)),
+        (Family::Text, _) | (_, Family::Text) => Ok(functions::call(functions::textcat(), vec![printed(left, l), printed(right, r)])),
         _ => Err(undefined("||", Some(l), Some(r))),
     }
 }
